@@ -1,0 +1,208 @@
+"""The protocol, in the order in which it happens: gate (Redis), truth (Postgres), keeper, finish, release."""
+
+from __future__ import annotations
+
+import logging
+import math
+import uuid
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+from airflow_exclusive.core.admission import Admitted, AlreadyDone, Attempt, Busy, Claim, Verdict
+from airflow_exclusive.core.errors import NotAdmitted, StaleWrite, StoreUnavailable
+from airflow_exclusive.core.job import Request, Source, check_job_name, check_run_key
+from airflow_exclusive.core.lease import Effects, Lease, StepTransaction
+from airflow_exclusive.core.ports import JobStatus, KeeperFactory, LockStore, Refusal, StatusStore
+from airflow_exclusive.core.settings import LeaseSettings, check_seconds
+
+log = logging.getLogger(__name__)
+
+Admission = Admitted | Busy | AlreadyDone
+
+_POLL_AT_LEAST = 0.05
+_POLL_AT_MOST = 5.0
+
+
+@dataclass
+class Guard:
+    """Asks the stores for admission. One guard serves any number of jobs, one request after the other.
+
+    `clock` is the node's monotonic clock, the same one for every process of the node.
+    """
+
+    locks: LockStore
+    statuses: StatusStore
+    keepers: KeeperFactory
+    effects: Effects
+    node_id: str
+    clock: Callable[[], float]
+
+    def admit(
+        self,
+        job_name: str,
+        *,
+        run_key: str | None = None,
+        ttl: float | None = None,
+        wait: float = 0.0,
+        rerun: bool = False,
+        source: Source | None = None,
+        settings: LeaseSettings | None = None,
+    ) -> Admission:
+        """Ask whether this process may run `run_key` of `job_name` now.
+
+        run_key: the tick; left out it is a key of its own, which guards against overlap but not against repetition.
+        ttl: seconds, short for `settings=LeaseSettings(ttl=…)`.
+        wait: seconds to stand by while somebody else runs (`math.inf`: until the tick is done or its runner dead).
+        rerun: run the tick again even if it is done, as a new generation.
+
+        An earlier attempt of the same Airflow task instance is never "somebody else": it is waited for in any case.
+        Raises `InvalidSetting`, `StoreUnavailable`, `StoreMisconfigured`.
+        """
+        wait = check_seconds("wait", wait, most=math.inf) if wait != math.inf else wait
+        settings = settings or LeaseSettings(ttl=ttl)
+        request = self._request(job_name, run_key, source, rerun)
+        give_up_at = self.clock() + wait
+        announced = ""
+        while True:
+            answer = self._ask(request, settings)
+            if answer is None:
+                request = replace(request, owner=_new_owner())
+                continue
+            if isinstance(answer, Busy):
+                own = answer.holder is not None and request.source.same_task_instance(answer.holder.source)
+                left = math.inf if own else give_up_at - self.clock()
+                if left > 0:
+                    if announced != (announced := answer.holder.owner if answer.holder else answer.reason):
+                        log.info("%s; waiting%s", answer, " for this task instance's own attempt" if own else "")
+                    self._stand_by(answer, left)
+                    continue
+            if not isinstance(answer, Admitted):
+                self.statuses.refuse(request, "busy" if isinstance(answer, Busy) else "done", str(answer))
+            return answer
+
+    @contextmanager
+    def hold(
+        self,
+        job_name: str,
+        *,
+        run_key: str | None = None,
+        ttl: float | None = None,
+        wait: float = 0.0,
+        rerun: bool = False,
+        settings: LeaseSettings | None = None,
+    ) -> Iterator[Lease]:
+        """`admit`, and the lease finished at the end of the block. Raises `NotAdmitted` where the answer is no.
+
+        >>> with guard.hold("backup_daily", run_key="2013-01-02T00:00:00Z", ttl=30) as lease:   # doctest: +SKIP
+        ...     backup(lease.token)
+        """
+        admission = self.admit(job_name, run_key=run_key, ttl=ttl, wait=wait, rerun=rerun, settings=settings)
+        if not isinstance(admission, Admitted):
+            raise NotAdmitted(admission)
+        with admission.lease as lease:
+            yield lease
+
+    def peek(
+        self, job_name: str, *, run_key: str | None = None, source: Source | None = None
+    ) -> Busy | AlreadyDone | None:
+        """What `admit` would answer now, without taking or recording anything; None: it would admit."""
+        verdict = self.statuses.look(self._request(job_name, run_key, source, rerun=False))
+        return None if isinstance(verdict, Claim) else verdict
+
+    def confirm(self, job_name: str, run_key: str, source: Source) -> None:
+        """Airflow has shown this tick as done for this try: if a person clears it from now on, it is to run again."""
+        self.statuses.confirm(self._request(job_name, run_key, source, rerun=False))
+
+    def release(self, job_name: str, *, reason: str) -> Attempt | None:
+        """End the running attempt by hand and free the lock; the runner is stopped at its next renewal.
+
+        Gives the attempt that was ended, None where nobody ran.
+        """
+        ended = self.statuses.release(check_job_name(job_name), reason)
+        self.locks.break_lock(job_name)
+        return ended
+
+    def status(self, job_name: str | None = None) -> Sequence[JobStatus]:
+        """The job's row of the status table, or all rows by name."""
+        return self.statuses.status(job_name)
+
+    def history(self, job_name: str, *, run_key: str | None = None, limit: int = 50) -> Sequence[Attempt]:
+        """The job's attempts, newest first."""
+        return self.statuses.history(job_name, run_key, limit)
+
+    def refusals(self, job_name: str, *, run_key: str | None = None, limit: int = 50) -> Sequence[Refusal]:
+        """Who was told no, and why, newest first."""
+        return self.statuses.refusals(job_name, run_key, limit)
+
+    def _request(self, job_name: str, run_key: str | None, source: Source | None, rerun: bool) -> Request:
+        owner = _new_owner()
+        key = f"manual__{owner}" if run_key is None else check_run_key(run_key)
+        return Request(check_job_name(job_name), key, owner, self.node_id, source or Source(), rerun)
+
+    def _ask(self, request: Request, settings: LeaseSettings) -> Admission | None:
+        """One round of gate and truth. None: this owner's claim lapsed before its reply came, ask as a new one."""
+        try:
+            lock = self.locks.acquire(request.job_name, request.owner, settings.seconds)
+        except StoreUnavailable:
+            if settings.on_redis_down == "fail":
+                raise
+            log.warning("the lock server doesn't answer; Postgres decides alone (on_redis_down='postgres')")
+            lock = None
+        if lock and not lock.mine:
+            seen = self.statuses.look(request)
+            if isinstance(seen, (Busy, AlreadyDone)):
+                return seen
+            return Busy(request.job_name, request.run_key, None, lock.seconds_left, f"locked by {lock.owner}")
+        return self._claim(request, settings)
+
+    def _claim(self, request: Request, settings: LeaseSettings) -> Admission | None:
+        sent_at = self.clock()
+        verdict: Verdict = None
+        try:
+            verdict = self.statuses.claim(request, settings)
+        finally:
+            if not isinstance(verdict, Claim):
+                self._unlock(request.job_name, request.owner)
+        if not isinstance(verdict, Claim):
+            return verdict
+        keeper = self.keepers(verdict, settings, sent_at)
+        finish = partial(self._finish, request, sent_at)
+        lease = Lease(verdict, settings, keeper, effects=partial(self._transaction, request), on_finish=finish)
+        return Admitted(lease, verdict.took_over)
+
+    @contextmanager
+    def _transaction(self, request: Request, lease: Lease, conn: Any, step: str) -> Iterator[StepTransaction]:
+        try:
+            with self.effects(lease, conn, step) as tx:
+                yield tx
+        except StaleWrite as refused:
+            self.statuses.refuse(request, "stale", str(refused))
+            raise
+
+    def _finish(self, request: Request, started: float, lease: Lease, outcome: str, error: str | None) -> None:
+        hold = lease.settings.hold_at_least
+        try:
+            recorded = self.statuses.finish(lease.claim, outcome, error, hold)
+        finally:
+            self._unlock(lease.job_name, lease.owner, max(0.0, started + hold - self.clock()))
+        if recorded != outcome:
+            why = f"the attempt with token {lease.token} had already ended as {recorded or 'nothing known'}"
+            self.statuses.refuse(request, "stale", f"{outcome} refused: {why}")
+            raise StaleWrite(f"{lease.job_name} {lease.run_key}: {why}; its {outcome} is refused")
+
+    def _unlock(self, job_name: str, owner: str, keep_for: float = 0.0) -> None:
+        try:
+            self.locks.release(job_name, owner, keep_for)
+        except StoreUnavailable as error:
+            log.warning("could not give back the lock of %s, it ends by itself: %s", job_name, error)
+
+    def _stand_by(self, busy: Busy, left: float) -> None:
+        pause = min(max(busy.retry_after, _POLL_AT_LEAST), _POLL_AT_MOST, left)
+        self.locks.wait_for_release(busy.job_name, pause)
+
+
+def _new_owner() -> str:
+    return uuid.uuid4().hex

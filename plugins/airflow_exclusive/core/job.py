@@ -1,0 +1,85 @@
+"""What is asked for: a job, one of its ticks, and who asks."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+
+from airflow_exclusive.core.errors import InvalidSetting
+
+MAX_NAME = 250
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+
+
+def _checked(field_name: str, value: object) -> str:
+    if not isinstance(value, str):
+        raise InvalidSetting(field_name, value, f"must be text, not {type(value).__name__}")
+    if not value.strip():
+        raise InvalidSetting(field_name, value, "must not be empty; leave it out for the default")
+    if len(value) > MAX_NAME:
+        raise InvalidSetting(field_name, value, f"has {len(value)} characters; at most {MAX_NAME} are allowed")
+    if found := _CONTROL.search(value):
+        raise InvalidSetting(field_name, value, f"has the control character {found.group()!r}; remove it")
+    return value
+
+
+def check_job_name(value: object) -> str:
+    """Give `value` back if it can name a job. Raises `InvalidSetting`.
+
+    Any text of 1 to 250 characters without control characters will do: quotes, colons, braces and every script are
+    fine, since names are only ever passed as parameters.
+    """
+    return _checked("job_name", value)
+
+
+def check_run_key(value: object) -> str:
+    """Give `value` back if it can name a tick. Raises `InvalidSetting`."""
+    return _checked("run_key", value)
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where a request comes from: the Airflow task instance, or empty fields for the command line and the library.
+
+    `cleared_tries`: how many tries of this task instance a person has cleared away (0 where nobody did). A success
+    that Airflow has shown for one of them doesn't count any more: it was asked to run again.
+    """
+
+    deployment: str = ""
+    dag_id: str = ""
+    run_id: str = ""
+    task_id: str = ""
+    map_index: int = -1
+    try_number: int = 0
+    cleared_tries: int = 0
+
+    @property
+    def is_task_instance(self) -> bool:
+        return bool(self.dag_id)
+
+    def same_task_instance(self, other: Source | None) -> bool:
+        """Whether both are tries of one Airflow task instance (so the other one is no stranger)."""
+        return other is not None and self.is_task_instance and self._identity == other._identity
+
+    @property
+    def _identity(self) -> tuple[str, str, str, str, int]:
+        return self.deployment, self.dag_id, self.run_id, self.task_id, self.map_index
+
+    def __str__(self) -> str:
+        if not self.is_task_instance:
+            return self.deployment or "command line"
+        mapped = f"[{self.map_index}]" if self.map_index >= 0 else ""
+        return f"{self.deployment}: {self.dag_id}.{self.task_id}{mapped} {self.run_id} try {self.try_number}"
+
+
+@dataclass(frozen=True)
+class Request:
+    """One question to the stores: may this owner run this tick of this job?"""
+
+    job_name: str
+    run_key: str
+    owner: str
+    node_id: str
+    source: Source = field(default_factory=Source)
+    rerun: bool = False
+    """Run the tick again although it is done, as a new generation."""

@@ -1,0 +1,118 @@
+"""What the guard needs from outside. Each verb is one atomic step, safe to send twice."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Protocol
+
+from airflow_exclusive.core.admission import Attempt, Claim, Verdict
+from airflow_exclusive.core.job import Request, Source
+from airflow_exclusive.core.settings import LeaseSettings
+
+
+@dataclass(frozen=True)
+class LockAnswer:
+    """`mine`: the lock is the asker's (now, or since an earlier request whose reply was lost)."""
+
+    mine: bool
+    owner: str
+    seconds_left: float
+
+
+@dataclass(frozen=True)
+class JobStatus:
+    """One row of `scheduled_job_status`."""
+
+    job_name: str
+    status: str | None
+    last_run_at: datetime | None
+    node_id: str | None
+    owner: str | None
+    fencing_token: int
+    run_key: str | None
+    generation: int | None
+    attempt: int | None
+    started_at: datetime | None
+    heartbeat_at: datetime | None
+    lease_expires_at: datetime | None
+    lapsed: bool
+    """It says `running`, but its lease is over: the next one who asks takes over."""
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """An admission that was refused for good, or a write that came from a stale attempt."""
+
+    job_name: str
+    run_key: str
+    reason: str
+    node_id: str
+    refused_at: datetime
+    detail: str
+    source: Source
+
+
+class LockStore(Protocol):
+    """The gate: Redis. Raises `StoreUnavailable`."""
+
+    def acquire(self, job_name: str, owner: str, ttl: float) -> LockAnswer: ...
+
+    def release(self, job_name: str, owner: str, keep_for: float = 0.0) -> bool:
+        """Give the lock back and wake a waiter; with `keep_for` seconds it only stops being renewed."""
+        ...
+
+    def break_lock(self, job_name: str) -> bool:
+        """Delete the lock whoever has it: for a person who knows why."""
+        ...
+
+    def wait_for_release(self, job_name: str, timeout: float) -> None:
+        """Return when the job was released, at the latest after `timeout` seconds."""
+        ...
+
+
+class StatusStore(Protocol):
+    """The truth: Postgres. Raises `StoreUnavailable` and `StoreMisconfigured`."""
+
+    def claim(self, request: Request, settings: LeaseSettings) -> Verdict: ...
+
+    def look(self, request: Request) -> Verdict: ...
+
+    def finish(self, claim: Claim, outcome: str, error: str | None, hold_at_least: float) -> str | None:
+        """Close the attempt; gives the outcome that the ledger has now (None: it has no such attempt)."""
+        ...
+
+    def refuse(self, request: Request, reason: str, detail: str) -> None: ...
+
+    def confirm(self, request: Request) -> None:
+        """Note that Airflow has shown the success of this tick for this try of the task instance."""
+        ...
+
+    def release(self, job_name: str, reason: str) -> Attempt | None: ...
+
+    def status(self, job_name: str | None) -> Sequence[JobStatus]: ...
+
+    def history(self, job_name: str, run_key: str | None, limit: int) -> Sequence[Attempt]: ...
+
+    def refusals(self, job_name: str, run_key: str | None, limit: int) -> Sequence[Refusal]: ...
+
+
+class Keeper(Protocol):
+    """Renews one lease for one process, and tells whether it is still believed in."""
+
+    @property
+    def trusted_for(self) -> float:
+        """Seconds for which the lease may be believed in; 0 or less once it is lost."""
+        ...
+
+    @property
+    def why_lost(self) -> str: ...
+
+    def stop(self) -> None:
+        """Returns when it is certain that no renewal is under way any more."""
+        ...
+
+
+class KeeperFactory(Protocol):
+    def __call__(self, claim: Claim, settings: LeaseSettings, sent_at: float) -> Keeper: ...

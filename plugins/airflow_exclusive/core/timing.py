@@ -1,0 +1,84 @@
+"""The trust window: how long a runner may believe that it holds the lease, by its own monotonic clock.
+
+A renewal that was *sent* at time s and succeeded makes the stores believe in the runner until at least s + ttl. The
+runner must have stopped by then, so it stops believing a margin earlier, and starts to stop a grace before that:
+
+    s            s+ttl/3           s+0.7 ttl          s+0.9 ttl   s+ttl
+    |--- trust ----|--- retrying -----|--- stopping -----|- margin -|  others may take over
+      next renewal due           SIGTERM             SIGKILL
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+
+_RENEW_AT = 1 / 3
+_RETRY_EVERY = 1 / 15
+_STOP_AT = 0.7
+_KILL_AT = 0.9
+
+
+class Action(Enum):
+    WAIT = "wait"
+    RENEW = "renew"
+    STOP = "stop"
+    KILL = "kill"
+
+
+@dataclass(frozen=True)
+class TrustWindow:
+    """Times are seconds on one monotonic clock; `confirmed` is when the last successful renewal was sent.
+
+    `lost` is when a store said that the lease is no longer ours (None while it is): then there is nothing left to
+    wait for, only the grace in which the work may stop by itself.
+    """
+
+    ttl: float
+    confirmed: float
+    renew: bool = True
+    lost: float | None = None
+
+    @property
+    def grace(self) -> float:
+        """Seconds between SIGTERM and SIGKILL."""
+        return (_KILL_AT - _STOP_AT) * self.ttl
+
+    @property
+    def retry_every(self) -> float:
+        return _RETRY_EVERY * self.ttl
+
+    @property
+    def renew_at(self) -> float:
+        return self.confirmed + _RENEW_AT * self.ttl
+
+    @property
+    def stop_at(self) -> float:
+        window_end = self.confirmed + _STOP_AT * self.ttl
+        return window_end if self.lost is None else min(self.lost, window_end)
+
+    @property
+    def deadline(self) -> float:
+        """From here on the lease must not be believed in; it is before the stores can give it to anybody else."""
+        window_end = self.confirmed + _KILL_AT * self.ttl
+        return window_end if self.lost is None else min(self.lost, window_end)
+
+    @property
+    def kill_at(self) -> float:
+        window_end = self.confirmed + _KILL_AT * self.ttl
+        return window_end if self.lost is None else self.lost + self.grace
+
+    def action(self, now: float) -> Action:
+        if now >= self.kill_at:
+            return Action.KILL
+        if now >= self.stop_at:
+            return Action.STOP
+        if self.renew and now >= self.renew_at:
+            return Action.RENEW
+        return Action.WAIT
+
+    def next_change(self, now: float) -> float:
+        """Seconds until `action` can answer something else (0 while it is time to renew)."""
+        moments = [self.renew_at] if self.renew else []
+        moments += [self.stop_at, self.kill_at]
+        return min((moment - now for moment in moments if moment > now), default=0.0)

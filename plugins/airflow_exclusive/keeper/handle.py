@@ -1,0 +1,127 @@
+"""The job's side of the keeper: start it, ask it, replace it if it dies, stop it."""
+
+from __future__ import annotations
+
+import logging
+import os
+import subprocess
+import sys
+import threading
+from dataclasses import dataclass
+from pathlib import Path
+
+from airflow_exclusive.core.admission import Claim
+from airflow_exclusive.core.settings import LeaseSettings
+from airflow_exclusive.core.timing import TrustWindow
+from airflow_exclusive.keeper.order import Order
+from airflow_exclusive.keeper.page import Entry, Page
+from airflow_exclusive.node import clock
+
+log = logging.getLogger(__name__)
+
+# The folder that holds the package goes last, as Airflow puts its plugins folder, and the working folder not at all.
+_BOOT = (
+    "import sys; sys.path[:1] = []; sys.path.append(sys.argv[1]);"
+    "from airflow_exclusive.keeper.process import main; main()"
+)
+_PACKAGE_FOLDER = str(Path(__file__).resolve().parents[2])
+_STOP_WITHIN = 3.0
+_RESTART_PAUSE = 0.2
+
+
+@dataclass(frozen=True)
+class KeeperAddress:
+    redis: str
+    postgres: str
+    schema: str
+
+
+def start_keeper(address: KeeperAddress, claim: Claim, settings: LeaseSettings, sent_at: float) -> KeeperHandle:
+    """Start a keeper for a claim that was asked for at `sent_at` (on `node.clock`). Doesn't wait until it is up."""
+    attempt = claim.attempt
+    order = Order(
+        redis=address.redis,
+        postgres=address.postgres,
+        schema=address.schema,
+        job_name=attempt.job_name,
+        run_key=attempt.run_key,
+        owner=attempt.owner,
+        fencing_token=attempt.fencing_token,
+        job_pid=os.getpid(),
+        ttl=settings.seconds,
+        renew=settings.renew,
+        on_lease_lost=settings.on_lease_lost,
+        must_end_at=None if settings.max_run_time is None else sent_at + settings.max_run_time,
+    )
+    return KeeperHandle(order, sent_at)
+
+
+class KeeperHandle:
+    def __init__(self, order: Order, sent_at: float) -> None:
+        self._order = order
+        self._page = Page.create(Entry(confirmed=sent_at))
+        self._stopping = threading.Event()
+        self._replacing = threading.Lock()
+        self._process = self._spawn()
+        threading.Thread(target=self._replace_when_dead, name="exclusive-keeper-monitor", daemon=True).start()
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    @property
+    def trusted_for(self) -> float:
+        entry = self._page.read()
+        return TrustWindow(self._order.ttl, entry.confirmed, self._order.renew, entry.lost).deadline - clock()
+
+    @property
+    def why_lost(self) -> str:
+        entry = self._page.read()
+        return entry.reason or f"not renewed for {clock() - entry.confirmed:.1f} s with a ttl of {self._order.ttl:g} s"
+
+    def stop(self) -> None:
+        self._stopping.set()
+        with self._replacing:
+            process = self._process
+        if self._page.read().ready:
+            try:
+                assert process.stdin is not None
+                process.stdin.write(b"stop\n")
+                process.stdin.close()
+                process.wait(_STOP_WITHIN)
+            except (OSError, subprocess.TimeoutExpired):
+                pass
+        if process.poll() is None:
+            process.kill()
+            process.wait()
+        self._page.close()
+
+    def _spawn(self) -> subprocess.Popen[bytes]:
+        environment = {key: value for key, value in os.environ.items() if not key.startswith("EXCLUSIVE_")}
+        process = subprocess.Popen(
+            [sys.executable, "-c", _BOOT, _PACKAGE_FOLDER, str(self._page.descriptor)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            pass_fds=[self._page.descriptor],
+            env=environment,
+            start_new_session=True,  # what is sent to the job's group must not hit its keeper first
+        )
+        assert process.stdin is not None
+        process.stdin.write(self._order.to_json().encode() + b"\n")
+        process.stdin.flush()
+        return process
+
+    def _replace_when_dead(self) -> None:
+        while True:
+            status = self._process.wait()
+            if self._stopping.wait(_RESTART_PAUSE):
+                return
+            with self._replacing:
+                if self._stopping.is_set():
+                    return
+                entry = self._page.read()
+                if entry.lost is not None or self.trusted_for <= 0:
+                    return
+                log.warning("the keeper of %s died with status %s; starting another", self._order.job_name, status)
+                self._page.write(Entry(confirmed=entry.confirmed))
+                self._process = self._spawn()

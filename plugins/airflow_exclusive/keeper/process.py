@@ -1,0 +1,202 @@
+"""The keeper's process: renew, watch the job, and end it before the lease can lapse."""
+
+from __future__ import annotations
+
+import os
+import queue
+import select
+import signal
+import sys
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import replace
+from datetime import datetime, timezone
+from typing import NoReturn
+
+from airflow_exclusive.core.errors import ExclusiveError
+from airflow_exclusive.core.timing import Action, TrustWindow
+from airflow_exclusive.keeper.gate import Gate
+from airflow_exclusive.keeper.order import Order
+from airflow_exclusive.keeper.page import Entry, Page
+from airflow_exclusive.keeper.renewal import Renewal, Renewed
+from airflow_exclusive.keeper.watched_job import WatchedJob
+from airflow_exclusive.node import clock
+from airflow_exclusive.stores.postgres.database import Database
+
+_LOOK_EVERY = 0.25
+_STOP_WAITS = 1.0
+
+
+def main() -> NoReturn:
+    page = Page(int(sys.argv[2]))
+    order = Order.from_json(_first_line(sys.stdin.fileno()))
+    for ignored in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        signal.signal(ignored, signal.SIG_IGN)  # the keeper ends with its job, not before
+    KeeperProcess(order, page, WatchedJob(order.job_pid, order.owner)).run()
+    os._exit(0)  # without waiting for a thread that hangs in a dead connection
+
+
+class KeeperProcess:
+    def __init__(self, order: Order, page: Page, job: WatchedJob) -> None:
+        self.order, self.page, self.job = order, page, job
+        self.window = TrustWindow(order.ttl, page.read().confirmed, order.renew)
+        self._results: queue.SimpleQueue[Renewed] = queue.SimpleQueue()
+        self._wake_read, self._wake_write = os.pipe()
+        self._retry_at = 0.0
+        self._excuse = ""
+        self._terminated = False
+        self._orders_open = True
+        self._stop_told = False
+        self._truth = Renewal(self._make_truth_beat, self._post, patience=order.ttl / 4)
+        self._gate = Renewal(self._make_gate_beat, lambda _: None, patience=order.ttl / 4)
+
+    def run(self) -> None:
+        self.page.write(replace(self.page.read(), ready=True))
+        while True:
+            self._sleep()
+            if self._told_to_stop():
+                self._gate.wait(_STOP_WAITS)  # a renewal that came after the release would lock the job again
+                return
+            if self.job.dead:
+                self._close_for_dead_job()
+                return
+            self._take_results()
+            if not self._act(self.window.action(clock())):
+                return
+
+    def _act(self, action: Action) -> bool:
+        """Do what is due; False when there is nothing left to keep."""
+        if action is Action.RENEW:
+            self._renew()
+            return True
+        if action is Action.WAIT:
+            return True
+        if self.window.lost is None:
+            self._lose(f"{self._excuse or self._default_excuse()}; last confirmed {self._age():.1f} s ago")
+        if self.order.on_lease_lost != "stop":
+            return False
+        if action is Action.KILL:
+            self._say(f"killing the job (pid {self.job.pid}): it hasn't stopped")
+            self.job.kill()
+            return False
+        if not self._terminated:
+            self._terminated = True
+            self._say(f"stopping the job (pid {self.job.pid}), SIGKILL in {self.window.kill_at - clock():.1f} s")
+            self.job.terminate()
+        return True
+
+    def _renew(self) -> None:
+        now = clock()
+        if self.order.must_end_at is not None and now >= self.order.must_end_at:
+            self._excuse = "the job is past its max_run_time"
+        elif self.job.stopped:
+            self._excuse = "the job's process is stopped"
+        elif now >= self._retry_at:
+            self._retry_at = now + self.window.retry_every
+            self._truth.begin()
+
+    def _take_results(self) -> None:
+        while not self._results.empty():
+            result = self._results.get()
+            if result.kept:
+                if self._excuse:
+                    self._say("the lease is renewed again")
+                self._excuse = ""
+                self.window = replace(self.window, confirmed=max(self.window.confirmed, result.sent_at))
+                self.page.write(Entry(self.window.confirmed, self.window.lost, ready=True))
+                self._gate.begin()
+            elif result.kept is False:
+                if not self._told_to_stop() and self.window.lost is None:
+                    self._lose("Postgres says that the attempt isn't the running one any more (taken over or released)")
+            elif self._excuse != result.error:
+                self._excuse = result.error
+                self._say(f"a renewal failed, trying again: {result.error}")
+
+    def _lose(self, reason: str) -> None:
+        self.window = replace(self.window, lost=clock())
+        self.page.write(Entry(self.window.confirmed, self.window.lost, ready=True, reason=reason))
+        self._say(f"the lease is lost: {reason}")
+
+    def _close_for_dead_job(self) -> None:
+        """The job died without finishing: end what it left running, then let the next one in without waiting."""
+        self.job.kill()
+        if self.window.lost is not None or self.window.deadline <= clock():
+            return
+        error = "the job's process died without finishing (killed, out of memory or crashed)"
+        database = Database(self.order.postgres, schema=self.order.schema, retry_for=self.window.deadline - clock())
+        try:
+            database.run("finish", {**self._identity(), "outcome": "failed", "error": error, "hold_at_least": 0.0})
+            self._new_gate().release()
+            self._say(error)
+        except ExclusiveError as failed:
+            self._say(f"{error}; it is taken over when its lease lapses ({failed})")
+
+    def _make_truth_beat(self) -> Callable[[], bool]:
+        database = Database(
+            self.order.postgres, schema=self.order.schema, retry_for=0.0, connect_timeout=self._patience()
+        )
+        return lambda: bool(database.run("renew", {**self._identity(), "ttl": self.order.ttl}))
+
+    def _make_gate_beat(self) -> Callable[[], bool]:
+        gate = self._new_gate()
+        return lambda: gate.renew(self.order.ttl)
+
+    def _new_gate(self) -> Gate:
+        return Gate(self.order.redis, self.order.job_name, self.order.owner, timeout=self._patience())
+
+    def _patience(self) -> int:
+        return max(2, round(self.order.ttl / 4))
+
+    def _identity(self) -> dict[str, object]:
+        order = self.order
+        return {"job_name": order.job_name, "owner": order.owner, "fencing_token": order.fencing_token, "now": None}
+
+    def _post(self, result: Renewed) -> None:
+        self._results.put(result)
+        os.write(self._wake_write, b".")
+
+    def _sleep(self) -> None:
+        watched = [self._wake_read]
+        if self._orders_open:
+            watched.append(sys.stdin.fileno())
+        if self.job.descriptor is not None:
+            watched.append(self.job.descriptor)
+        look_again = (
+            self.window.retry_every if self.job.descriptor is not None else min(_LOOK_EVERY, self.window.retry_every)
+        )
+        pause = min(look_again, max(0.005, self.window.next_change(clock())))
+        readable, _, _ = select.select(watched, [], [], pause)
+        if self._wake_read in readable:
+            os.read(self._wake_read, 4096)
+
+    def _told_to_stop(self) -> bool:
+        if self._orders_open and select.select([sys.stdin.fileno()], [], [], 0)[0]:
+            if os.read(sys.stdin.fileno(), 64):
+                self._stop_told = True
+            else:
+                self._orders_open = False  # end of file alone says nothing: a fork of the job may hold the pipe, or not
+        return self._stop_told
+
+    def _default_excuse(self) -> str:
+        return "its fixed time is over" if not self.order.renew else "it could not be renewed"
+
+    def _age(self) -> float:
+        return clock() - self.window.confirmed
+
+    def _say(self, text: str) -> None:
+        stamp = datetime.fromtimestamp(time.time(), tz=timezone.utc).strftime("%H:%M:%S")
+        name = f"{self.order.job_name} {self.order.run_key} token {self.order.fencing_token}"
+        with suppress(OSError):
+            os.write(2, f"{stamp} keeper of {name}: {text}\n".encode())
+
+
+def _first_line(descriptor: int) -> str:
+    """Unbuffered, so that what follows the line is still there for `select`."""
+    line = b""
+    while not line.endswith(b"\n"):
+        byte = os.read(descriptor, 1)
+        if not byte:
+            os._exit(0)  # the job was gone before it said what to keep
+        line += byte
+    return line.decode()

@@ -1,0 +1,76 @@
+"""The job as its keeper sees it: alive, stopped or dead, and how to end it with all that it started."""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import psutil
+
+
+class WatchedJob:
+    """The process that started this one. `owner` marks the processes that the job started, by their environment."""
+
+    def __init__(self, pid: int, owner: str) -> None:
+        self.pid, self._owner = pid, owner
+        self.descriptor = self._open_descriptor()
+
+    @property
+    def dead(self) -> bool:
+        # An orphan gets another parent. That holds without /proc, and no recycled pid can fool it.
+        if os.getppid() != self.pid:
+            return True
+        if self.descriptor is None:
+            return False
+        readable, _, _ = select.select([self.descriptor], [], [], 0)
+        return bool(readable)
+
+    @property
+    def stopped(self) -> bool:
+        """Frozen by SIGSTOP or a debugger. Where /proc doesn't tell, False."""
+        try:
+            return Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()[0] in ("T", "t")
+        except (OSError, IndexError):
+            return False
+
+    def terminate(self) -> None:
+        """Ask the job to end; it is the one who knows how to end what it started."""
+        with suppress(ProcessLookupError):
+            os.kill(self.pid, signal.SIGTERM)
+
+    def kill(self) -> None:
+        """End the job and everything it started, without asking."""
+        victims = list(self._started())
+        if not self.dead:
+            with suppress(ProcessLookupError):
+                os.kill(self.pid, signal.SIGKILL)
+        for process in victims:
+            with suppress(Exception):  # it ended by itself, or has become somebody else's
+                process.kill()
+
+    def _started(self) -> Iterator[psutil.Process]:
+        import psutil
+
+        spared = (self.pid, os.getpid())
+        children = []
+        if not self.dead:
+            with suppress(psutil.Error):
+                children = psutil.Process(self.pid).children(recursive=True)
+        yield from (child for child in children if child.pid not in spared)
+        for process in psutil.process_iter():
+            with suppress(psutil.Error):
+                if process.pid not in spared and process.environ().get("EXCLUSIVE_OWNER") == self._owner:
+                    yield process
+
+    def _open_descriptor(self) -> int | None:
+        """Readable once the process has ended (Linux 5.3+): tells at once, where asking for the parent is polling."""
+        try:
+            return os.pidfd_open(self.pid)
+        except (AttributeError, OSError):
+            return None

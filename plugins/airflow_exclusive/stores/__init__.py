@@ -1,0 +1,1 @@
+"""The two stores: `redis` is the gate, `postgres` is the truth. Nothing here knows Airflow."""

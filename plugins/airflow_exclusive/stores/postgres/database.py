@@ -1,0 +1,128 @@
+"""One connection to Postgres that comes back by itself, with driver errors turned into ours."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from airflow_exclusive.core.errors import ExclusiveError, InvalidSetting, StoreMisconfigured, StoreUnavailable
+from airflow_exclusive.stores.postgres.statements import DEFAULT_SCHEMA, check_schema, statement
+from airflow_exclusive.stores.redacted import redacted
+
+if TYPE_CHECKING:
+    import psycopg
+
+_KEEPALIVES: dict[str, Any] = {
+    "keepalives_idle": 5,
+    "keepalives_interval": 2,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 15000,
+}
+
+
+class Database:
+    """Runs the statements of `sql/` in autocommit mode, each file as one message and one transaction.
+
+    retry_for: seconds for which a statement whose connection broke is sent again (they are all safe to send twice).
+    connect_timeout: seconds.
+    """
+
+    def __init__(
+        self, dsn: str, *, schema: str = DEFAULT_SCHEMA, retry_for: float = 10.0, connect_timeout: int = 5
+    ) -> None:
+        if not isinstance(dsn, str) or not (dsn.startswith(("postgresql://", "postgres://")) or "=" in dsn):
+            raise InvalidSetting(
+                "postgres", redacted(str(dsn)), "must be a postgresql:// URL or a libpq connection string"
+            )
+        self.dsn, self.schema = dsn, check_schema(schema)
+        self._retry_for, self._connect_timeout = retry_for, connect_timeout
+        self._connection: psycopg.Connection[Any] | None = None
+        self._lock = threading.Lock()
+
+    def run(self, name: str, params: Mapping[str, Any]) -> list[dict[str, Any]]:
+        """Run `sql/<name>.sql` and give the rows of its last statement."""
+        return self.run_text(statement(name, self.schema), params)
+
+    def run_text(self, text: str, params: Mapping[str, Any] | None) -> list[dict[str, Any]]:
+        give_up_at = time.monotonic() + self._retry_for
+        pause = 0.05
+        while True:
+            try:
+                with self._lock, errors_mapped(self.dsn, self.schema):
+                    return self._execute(text, params)
+            except StoreUnavailable:
+                self._drop_connection()
+                if time.monotonic() + pause > give_up_at:
+                    raise
+                time.sleep(pause)
+                pause = min(2 * pause, 1.0)
+
+    def close(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.close()
+
+    def _execute(self, text: str, params: Mapping[str, Any] | None) -> list[dict[str, Any]]:
+        from psycopg import ClientCursor
+        from psycopg.rows import dict_row
+
+        # Parameters are filled in by the client: only then may one message carry several statements, and nothing is
+        # prepared, which a pooler in transaction mode couldn't follow.
+        with ClientCursor(self._connected(), row_factory=dict_row) as cursor:
+            cursor.execute(text.encode(), params)
+            while cursor.nextset():
+                pass
+            return cursor.fetchall() if cursor.description else []
+
+    def _connected(self) -> psycopg.Connection[Any]:
+        import psycopg
+
+        if self._connection is None or self._connection.closed:
+            self._connection = psycopg.connect(
+                self.dsn,
+                autocommit=True,
+                prepare_threshold=None,
+                connect_timeout=self._connect_timeout,
+                application_name="airflow-exclusive",
+                **_KEEPALIVES,
+            )
+        return self._connection
+
+    def _drop_connection(self) -> None:
+        try:
+            self.close()
+        except Exception:
+            self._connection = None
+
+
+@contextmanager
+def errors_mapped(dsn: str, schema: str) -> Iterator[None]:
+    """Driver errors as ours. `StoreUnavailable`: worth another try, on another connection."""
+    import psycopg
+    from psycopg import errors
+
+    try:
+        yield
+    except (errors.UndefinedTable, errors.UndefinedColumn, errors.InvalidSchemaName) as error:
+        raise StoreMisconfigured(
+            f"schema {schema!r} in {redacted(dsn)} isn't ready: {_first_line(error)};"
+            " run `airflow-exclusive init` with the owner's connection"
+        ) from error
+    except errors.InsufficientPrivilege as error:
+        raise StoreMisconfigured(
+            f"the role of {redacted(dsn)} lacks a privilege in schema {schema!r}: {_first_line(error)};"
+            " see docs/operations.md for those it needs"
+        ) from error
+    except (errors.InvalidPassword, errors.InvalidAuthorizationSpecification, errors.InvalidCatalogName) as error:
+        raise StoreMisconfigured(f"can't log in at {redacted(dsn)}: {_first_line(error)}") from error
+    except (psycopg.OperationalError, psycopg.InterfaceError) as error:
+        raise StoreUnavailable(f"Postgres at {redacted(dsn)} doesn't answer: {_first_line(error)}") from error
+    except psycopg.Error as error:
+        raise ExclusiveError(f"Postgres at {redacted(dsn)}: {_first_line(error)}") from error
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]

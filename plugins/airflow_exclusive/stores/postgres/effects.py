@@ -1,0 +1,150 @@
+"""Exactly-once effects: the user's writes, their mark and the token commit together or not at all."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from typing import Any, Protocol
+
+from airflow_exclusive.core.errors import InvalidSetting, StaleWrite, StoreMisconfigured
+from airflow_exclusive.core.job import check_run_key
+from airflow_exclusive.core.lease import Lease
+from airflow_exclusive.stores.postgres.statements import DEFAULT_SCHEMA, statement
+
+
+class _Connection(Protocol):
+    """What the three kinds of connections have in common."""
+
+    def execute(self, text: str, params: Mapping[str, Any] | None = None) -> Any: ...
+
+    def commit(self) -> None: ...
+
+    def rollback(self) -> None: ...
+
+
+class _DbApi:
+    """A psycopg 3 or psycopg2 connection, in a transaction of ours if it is in autocommit mode."""
+
+    def __init__(self, conn: Any) -> None:
+        self._conn = conn
+        self._own_begin = bool(conn.autocommit)
+        if self._own_begin:
+            self.execute("BEGIN")
+
+    def execute(self, text: str, params: Mapping[str, Any] | None = None) -> Any:
+        cursor = self._conn.cursor()
+        cursor.execute(text, params)
+        return cursor
+
+    def commit(self) -> None:
+        if self._own_begin:
+            self.execute("COMMIT")
+        else:
+            self._conn.commit()
+
+    def rollback(self) -> None:
+        if self._own_begin:
+            self.execute("ROLLBACK")
+        else:
+            self._conn.rollback()
+
+
+class _SqlAlchemy:
+    """A SQLAlchemy connection or session; it begins its transaction by itself."""
+
+    def __init__(self, conn: Any) -> None:
+        self._conn = conn
+        self._executor = conn.connection() if hasattr(conn, "get_bind") else conn
+
+    def execute(self, text: str, params: Mapping[str, Any] | None = None) -> Any:
+        return self._executor.exec_driver_sql(text, dict(params) if params else None)
+
+    def commit(self) -> None:
+        self._finish("commit")
+
+    def rollback(self) -> None:
+        self._finish("rollback")
+
+    def _finish(self, how: str) -> None:
+        # SQLAlchemy 1.4 connections have no commit() of their own, only their transaction has.
+        target = self._conn if hasattr(self._conn, how) else self._conn.get_transaction()
+        getattr(target, how)()
+
+
+class EffectTransaction:
+    """One step of a job, inside its transaction.
+
+    done: the step was committed by an earlier attempt; what is written now will be rolled back.
+    """
+
+    def __init__(self, connection: _Connection, done: bool) -> None:
+        self._connection = connection
+        self.done = done
+
+    def execute(self, text: str, params: Mapping[str, Any] | None = None) -> Any:
+        """Run a statement in the transaction and give the driver's cursor or result. Parameters as `%(name)s`."""
+        return self._connection.execute(text, params)
+
+
+@contextmanager
+def transaction(lease: Lease, conn: Any, step: str, *, schema: str = DEFAULT_SCHEMA) -> Iterator[EffectTransaction]:
+    """See `Lease.transaction`. Whatever was already written in the connection's open transaction belongs to it too."""
+    identity = {
+        "job_name": lease.job_name,
+        "run_key": lease.run_key,
+        "generation": lease.generation,
+        "step": _checked_step(step),
+        "fencing_token": lease.token,
+    }
+    connection = _adapted(conn)
+    try:
+        # A machine that vanishes must not keep the fence, and the rows it wrote, locked for hours.
+        connection.execute(statement("dead_peer", schema))
+        if not _affected(connection, "fence", schema, identity):
+            raise StaleWrite(
+                f"{lease.job_name} {lease.run_key} step {step!r}: a later attempt has written here,"
+                f" token {lease.token} is refused"
+            )
+        effect = EffectTransaction(connection, done=not _affected(connection, "mark", schema, identity))
+        yield effect
+        if effect.done:
+            connection.rollback()
+        else:
+            lease.ensure_held()
+            connection.commit()
+    except BaseException:
+        with suppress(Exception):
+            connection.rollback()
+        raise
+
+
+def _checked_step(step: str) -> str:
+    try:
+        return check_run_key(step)
+    except InvalidSetting as error:
+        raise InvalidSetting("step", step, error.cure) from None
+
+
+def _affected(connection: _Connection, name: str, schema: str, identity: Mapping[str, Any]) -> bool:
+    try:
+        return bool(connection.execute(statement(name, schema), identity).rowcount)
+    except Exception as error:
+        if _sqlstate(error) in ("42P01", "3F000"):
+            raise StoreMisconfigured(
+                f"the database of lease.transaction() has no effect tables in schema {schema!r};"
+                " run `airflow-exclusive init --effects --postgres …` for it"
+            ) from error
+        raise
+
+
+def _sqlstate(error: BaseException) -> str | None:
+    driver_error = getattr(error, "orig", None) or error
+    return getattr(driver_error, "sqlstate", None) or getattr(driver_error, "pgcode", None)
+
+
+def _adapted(conn: Any) -> _Connection:
+    if hasattr(conn, "exec_driver_sql") or hasattr(conn, "get_bind"):
+        return _SqlAlchemy(conn)
+    if hasattr(conn, "cursor") and hasattr(conn, "autocommit"):
+        return _DbApi(conn)
+    raise InvalidSetting("conn", conn, "must be a psycopg, psycopg2 or SQLAlchemy connection (or SQLAlchemy session)")

@@ -1,0 +1,81 @@
+-- The status table (the tutorial's four columns first), the ledger of attempts, and who was refused.
+
+CREATE TABLE {schema}.scheduled_job_status (
+    job_name         text PRIMARY KEY,
+    last_run_at      timestamptz,
+    status           text CHECK (status IN ('success', 'failed', 'running')),
+    node_id          text,
+    owner            text,
+    fencing_token    bigint NOT NULL DEFAULT 0,
+    run_key          text,
+    generation       integer,
+    attempt          integer,
+    started_at       timestamptz,
+    heartbeat_at     timestamptz,
+    lease_expires_at timestamptz,
+    hold_until       timestamptz
+) WITH (fillfactor = 70);
+
+COMMENT ON TABLE {schema}.scheduled_job_status IS 'One row per job: who runs it or ran it last';
+COMMENT ON COLUMN {schema}.scheduled_job_status.last_run_at IS 'When the last attempt that finished did so';
+COMMENT ON COLUMN {schema}.scheduled_job_status.fencing_token IS 'Grows with every claim of the job, never falls';
+COMMENT ON COLUMN {schema}.scheduled_job_status.hold_until IS 'Nobody is admitted before (hold_at_least)';
+
+CREATE TABLE {schema}.scheduled_job_run (
+    id               bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    job_name         text NOT NULL,
+    run_key          text NOT NULL,
+    generation       integer NOT NULL,
+    attempt          integer NOT NULL,
+    fencing_token    bigint NOT NULL,
+    owner            text NOT NULL UNIQUE,
+    node_id          text NOT NULL,
+    outcome          text NOT NULL
+                     CHECK (outcome IN ('running', 'success', 'failed', 'taken_over', 'released')),
+    started_at       timestamptz NOT NULL,
+    finished_at      timestamptz,
+    error            text,
+    took_over        text,
+    deployment       text NOT NULL DEFAULT '',
+    dag_id           text NOT NULL DEFAULT '',
+    run_id           text NOT NULL DEFAULT '',
+    task_id          text NOT NULL DEFAULT '',
+    map_index        integer NOT NULL DEFAULT -1,
+    try_number       integer NOT NULL DEFAULT 0,
+    confirmed_try    integer
+);
+
+COMMENT ON TABLE {schema}.scheduled_job_run IS 'One row per attempt, never overwritten once it has ended';
+COMMENT ON COLUMN {schema}.scheduled_job_run.took_over IS 'Owner of the attempt that this one ended';
+COMMENT ON COLUMN {schema}.scheduled_job_run.confirmed_try IS 'Last try for which Airflow has shown this success';
+
+-- The backstop: whatever the statements do, these two can't be broken.
+CREATE UNIQUE INDEX scheduled_job_run_one_running ON {schema}.scheduled_job_run (job_name)
+    WHERE outcome = 'running';
+CREATE UNIQUE INDEX scheduled_job_run_one_success ON {schema}.scheduled_job_run (job_name, run_key, generation)
+    WHERE outcome = 'success';
+CREATE INDEX scheduled_job_run_by_tick ON {schema}.scheduled_job_run (job_name, run_key, generation, attempt);
+CREATE UNIQUE INDEX scheduled_job_run_by_token ON {schema}.scheduled_job_run (job_name, fencing_token);
+
+CREATE TABLE {schema}.scheduled_job_refusal (
+    id               bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    job_name         text NOT NULL,
+    run_key          text NOT NULL,
+    reason           text NOT NULL CHECK (reason IN ('busy', 'done', 'stale')),
+    node_id          text NOT NULL,
+    owner            text NOT NULL,
+    refused_at       timestamptz NOT NULL,
+    detail           text NOT NULL,
+    deployment       text NOT NULL DEFAULT '',
+    dag_id           text NOT NULL DEFAULT '',
+    run_id           text NOT NULL DEFAULT '',
+    task_id          text NOT NULL DEFAULT '',
+    map_index        integer NOT NULL DEFAULT -1,
+    try_number       integer NOT NULL DEFAULT 0
+);
+
+COMMENT ON TABLE {schema}.scheduled_job_refusal IS
+    'Final refusals: busy and done at admission, stale for a write of an attempt that had ended';
+
+CREATE INDEX scheduled_job_refusal_by_tick ON {schema}.scheduled_job_refusal (job_name, run_key, refused_at);
+CREATE UNIQUE INDEX scheduled_job_refusal_once ON {schema}.scheduled_job_refusal (owner, reason, md5(detail));

@@ -1,0 +1,40 @@
+"""Create and upgrade the tables: numbered migrations, applied once, safe to start on two nodes at once."""
+
+from __future__ import annotations
+
+from airflow_exclusive.stores.postgres.database import errors_mapped
+from airflow_exclusive.stores.postgres.statements import DEFAULT_SCHEMA, check_schema, migrations, statement
+
+
+def upgrade(dsn: str, *, schema: str = DEFAULT_SCHEMA, status: bool = True, effects: bool = True) -> list[str]:
+    """Bring the tables up to date and give the names of the migrations that were applied now.
+
+    status: the status tables, for the one status database.
+    effects: the marks and fences, for every database that receives a job's effects.
+    """
+    import psycopg
+
+    applied = []
+    with errors_mapped(dsn, schema), psycopg.connect(dsn, connect_timeout=5) as connection:
+        # Ends with the transaction, so it works behind a pooler; everything below is one transaction.
+        connection.execute("SELECT pg_advisory_xact_lock(hashtext(%s))", [f"airflow-exclusive {schema}"])
+        if not connection.execute("SELECT FROM pg_namespace WHERE nspname = %s", [schema]).rowcount:
+            connection.execute(_create_schema(schema).encode())
+        connection.execute(statement("migration_history", schema).encode())
+        done = set(connection.execute(statement("migrations_applied", schema).encode()).fetchall())
+        for kind, version, text in _wanted(schema, status, effects):
+            if (kind, version) not in done:
+                connection.execute(text.encode())
+                note = statement("migration_applied", schema).encode()
+                connection.execute(note, {"kind": kind, "version": version})
+                applied.append(f"{kind} {version:04d}")
+    return applied
+
+
+def _wanted(schema: str, status: bool, effects: bool) -> list[tuple[str, int, str]]:
+    kinds = [kind for kind, wanted in (("status", status), ("effects", effects)) if wanted]
+    return [(kind, version, text) for kind in kinds for version, text in migrations(kind, schema)]
+
+
+def _create_schema(schema: str) -> str:
+    return f'CREATE SCHEMA "{check_schema(schema)}"'

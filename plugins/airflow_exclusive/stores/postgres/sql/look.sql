@@ -1,0 +1,2 @@
+-- The answer without asking for anything: reads only.
+{include:answer}

@@ -1,0 +1,1 @@
+SELECT kind, version FROM {schema}.schema_migration

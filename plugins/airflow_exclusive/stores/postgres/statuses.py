@@ -1,0 +1,80 @@
+"""`StatusStore` on PostgreSQL."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, fields
+from datetime import datetime
+from typing import Any
+
+from airflow_exclusive.core.admission import Attempt, Claim, Verdict, decide
+from airflow_exclusive.core.errors import InvalidSetting
+from airflow_exclusive.core.job import Request, Source
+from airflow_exclusive.core.ports import JobStatus, Refusal
+from airflow_exclusive.core.settings import LeaseSettings
+from airflow_exclusive.stores.postgres.database import Database
+
+
+class PostgresStatuses:
+    """The truth, in `database`. `now` replaces the database's clock; only tests do that."""
+
+    def __init__(self, database: Database, *, now: datetime | None = None) -> None:
+        self.database, self.now = database, now
+
+    def claim(self, request: Request, settings: LeaseSettings) -> Verdict:
+        (row,) = self._run("claim", **_params_of(request), ttl=settings.seconds)
+        return decide(request, row)
+
+    def look(self, request: Request) -> Verdict:
+        (row,) = self._run("look", **_params_of(request))
+        return decide(request, row)
+
+    def renew(self, claim: Claim, ttl: float) -> bool:
+        return bool(self._run("renew", **_identity_of(claim), ttl=ttl))
+
+    def finish(self, claim: Claim, outcome: str, error: str | None, hold_at_least: float) -> str | None:
+        if outcome not in ("success", "failed"):
+            raise InvalidSetting("outcome", outcome, "must be 'success' or 'failed'")
+        error = error.replace("\x00", "�") if error else error
+        rows = self._run("finish", **_identity_of(claim), outcome=outcome, error=error, hold_at_least=hold_at_least)
+        return rows[0]["outcome"] if rows else None
+
+    def refuse(self, request: Request, reason: str, detail: str) -> None:
+        self._run("refuse", **_params_of(request), reason=reason, detail=detail)
+
+    def confirm(self, request: Request) -> None:
+        self._run("confirm", **_params_of(request))
+
+    def release(self, job_name: str, reason: str) -> Attempt | None:
+        rows = self._run("release", job_name=job_name, reason=reason)
+        return Attempt.from_row(rows[0]) if rows else None
+
+    def status(self, job_name: str | None) -> Sequence[JobStatus]:
+        return [JobStatus(**row) for row in self._run("status", job_name=job_name)]
+
+    def history(self, job_name: str, run_key: str | None, limit: int) -> Sequence[Attempt]:
+        rows = self._run("history", job_name=job_name, run_key=run_key, limit=limit)
+        return [attempt for row in rows if (attempt := Attempt.from_row(row))]
+
+    def refusals(self, job_name: str, run_key: str | None, limit: int) -> Sequence[Refusal]:
+        rows = self._run("refusals", job_name=job_name, run_key=run_key, limit=limit)
+        return [_refusal(row) for row in rows]
+
+    def _run(self, name: str, **params: Any) -> list[dict[str, Any]]:
+        return self.database.run(name, {"now": self.now, **params})
+
+
+def _params_of(request: Request) -> dict[str, Any]:
+    plain = {f.name: getattr(request, f.name) for f in fields(request) if f.name != "source"}
+    return {**plain, **asdict(request.source)}
+
+
+def _identity_of(claim: Claim) -> dict[str, Any]:
+    attempt = claim.attempt
+    return {"job_name": attempt.job_name, "owner": attempt.owner, "fencing_token": attempt.fencing_token}
+
+
+def _refusal(row: dict[str, Any]) -> Refusal:
+    source = Source(**{f.name: row[f.name] for f in fields(Source) if f.name in row})
+    plain = {f.name: row[f.name] for f in fields(Refusal) if f.name != "source"}
+    return Refusal(**plain, source=source)

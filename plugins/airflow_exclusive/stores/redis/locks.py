@@ -1,0 +1,96 @@
+"""`LockStore` on redis-py: one server (or what answers at one address)."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from airflow_exclusive.core.errors import InvalidSetting, StoreMisconfigured, StoreUnavailable
+from airflow_exclusive.core.ports import LockAnswer
+from airflow_exclusive.stores.redacted import redacted
+from airflow_exclusive.stores.redis.scripts import WAKE_UP_LASTS_MS, lock_key, lua, milliseconds, wake_key
+
+if TYPE_CHECKING:
+    import redis
+
+_SCHEMES = ("redis://", "rediss://", "unix://")
+
+
+class RedisLocks:
+    """The gate at `url` (redis://, rediss:// or unix://, as redis-py reads them).
+
+    timeout: seconds to wait for a connection or a reply before the request is sent again.
+    """
+
+    def __init__(self, url: str, *, timeout: float = 5.0) -> None:
+        if not url.startswith(_SCHEMES):
+            raise InvalidSetting("redis", redacted(url), "must be a URL that starts with " + ", ".join(_SCHEMES))
+        self._url, self._timeout = url, timeout
+
+    def acquire(self, job_name: str, owner: str, ttl: float) -> LockAnswer:
+        mine, holder, left_ms = self._call("acquire", [lock_key(job_name)], [owner, milliseconds(ttl)])
+        return LockAnswer(bool(mine), holder.decode(), max(0, left_ms) / 1000)
+
+    def release(self, job_name: str, owner: str, keep_for: float = 0.0) -> bool:
+        keep_ms = milliseconds(keep_for) if keep_for > 0 else 0
+        return bool(self._call("release", [lock_key(job_name), wake_key(job_name)], [owner, keep_ms, WAKE_UP_LASTS_MS]))
+
+    def break_lock(self, job_name: str) -> bool:
+        with self._errors_mapped():
+            return bool(self._client.delete(lock_key(job_name)))
+
+    def wait_for_release(self, job_name: str, timeout: float) -> None:
+        """Sleeps on the wake-up list; where the server doesn't answer, just sleeps."""
+        until = time.monotonic() + timeout
+        try:
+            with self._errors_mapped():
+                # The reply must come before the socket's own timeout, or a wake-up would get lost.
+                self._client.blpop([wake_key(job_name)], timeout=min(timeout, self._timeout / 2))
+        except StoreUnavailable:
+            time.sleep(max(0.0, min(until - time.monotonic(), 1.0)))
+
+    def ping(self) -> None:
+        with self._errors_mapped():
+            self._client.ping()
+
+    def close(self) -> None:
+        if "_client" in self.__dict__:
+            self._client.close()
+
+    @cached_property
+    def _client(self) -> redis.Redis:
+        import redis
+        from redis.backoff import ExponentialBackoff
+        from redis.retry import Retry
+
+        return redis.Redis.from_url(
+            self._url,
+            socket_timeout=self._timeout,
+            socket_connect_timeout=self._timeout,
+            socket_keepalive=True,
+            retry=Retry(ExponentialBackoff(cap=0.5, base=0.05), 3),
+        )
+
+    @cached_property
+    def _scripts(self) -> dict[str, Callable[..., Any]]:
+        return {name: self._client.register_script(lua(name)) for name in ("acquire", "release")}
+
+    def _call(self, script: str, keys: list[str], args: list[Any]) -> Any:
+        with self._errors_mapped():
+            return self._scripts[script](keys=keys, args=args)
+
+    @contextmanager
+    def _errors_mapped(self) -> Iterator[None]:
+        import redis
+
+        try:
+            yield
+        except (redis.AuthenticationError, redis.exceptions.NoPermissionError) as error:
+            raise StoreMisconfigured(f"Redis at {redacted(self._url)} refuses the user: {error}") from error
+        except (redis.ConnectionError, redis.TimeoutError) as error:
+            raise StoreUnavailable(f"Redis at {redacted(self._url)} doesn't answer: {error}") from error
+        except redis.RedisError as error:
+            raise StoreUnavailable(f"Redis at {redacted(self._url)} can't serve the lock: {error}") from error
