@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from airflow_exclusive.core.lease import current_lease as current_lease
     from airflow_exclusive.core.ticks import tick_key as tick_key
     from airflow_exclusive.guard import JobGuard as JobGuard
+    from airflow_exclusive.inherited import inherited_lease as inherited_lease
 
 _HOME_OF = {
     "Admitted": "core.admission",
@@ -46,6 +47,7 @@ _HOME_OF = {
     "current_lease": "core.lease",
     "exclusive": "airflow.operators",
     "exclusive_task": "airflow.decorators",
+    "inherited_lease": "inherited",
     "tick_key": "core.ticks",
 }
 

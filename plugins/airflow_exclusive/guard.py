@@ -9,7 +9,7 @@ from typing import Any
 
 from airflow_exclusive import node
 from airflow_exclusive.core.guard import Guard
-from airflow_exclusive.core.lease import Lease
+from airflow_exclusive.core.lease import Identity
 from airflow_exclusive.keeper.handle import KeeperAddress, start_keeper
 from airflow_exclusive.stores.postgres import effects
 from airflow_exclusive.stores.postgres.database import Database
@@ -39,6 +39,7 @@ class JobGuard(Guard):
             effects=partial(_effects, schema),
             node_id=node_id or node.node_id(),
             clock=node.clock,
+            schema=schema,
         )
 
     def close(self) -> None:
@@ -54,5 +55,5 @@ class JobGuard(Guard):
         self.close()
 
 
-def _effects(schema: str, lease: Lease, conn: Any, step: str) -> AbstractContextManager[effects.EffectTransaction]:
+def _effects(schema: str, lease: Identity, conn: Any, step: str) -> AbstractContextManager[effects.EffectTransaction]:
     return effects.transaction(lease, conn, step, schema=schema)

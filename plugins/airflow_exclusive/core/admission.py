@@ -70,8 +70,9 @@ class Admitted:
         claim = self.lease.claim.attempt
         text = (
             f"admitted: {claim.job_name} {claim.run_key} attempt {claim.attempt} with token {claim.fencing_token}"
-            f" until {_when(claim.lease_expires_at)}, renewed while it runs"
+            f" until {_when(claim.lease_expires_at)}"
         )
+        text += ", renewed while it runs" if self.lease.settings.renew else ", not renewed"
         if claim.generation > 1:
             text += f"; generation {claim.generation}: it was asked to run again"
         if self.took_over:

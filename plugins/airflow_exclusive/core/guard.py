@@ -12,9 +12,9 @@ from functools import partial
 from typing import Any
 
 from airflow_exclusive.core.admission import Admitted, AlreadyDone, Attempt, Busy, Claim, Verdict
-from airflow_exclusive.core.errors import NotAdmitted, StaleWrite, StoreUnavailable
+from airflow_exclusive.core.errors import InvalidSetting, NotAdmitted, StaleWrite, StoreUnavailable
 from airflow_exclusive.core.job import Request, Source, check_job_name, check_run_key
-from airflow_exclusive.core.lease import Effects, Lease, StepTransaction
+from airflow_exclusive.core.lease import Effects, Identity, Lease, StepTransaction
 from airflow_exclusive.core.ports import JobStatus, KeeperFactory, LockStore, Refusal, StatusStore
 from airflow_exclusive.core.settings import LeaseSettings, check_seconds
 
@@ -39,6 +39,7 @@ class Guard:
     effects: Effects
     node_id: str
     clock: Callable[[], float]
+    schema: str = ""
 
     def admit(
         self,
@@ -62,6 +63,8 @@ class Guard:
         Raises `InvalidSetting`, `StoreUnavailable`, `StoreMisconfigured`.
         """
         wait = check_seconds("wait", wait, most=math.inf) if wait != math.inf else wait
+        if settings is not None and ttl is not None:
+            raise InvalidSetting("ttl", ttl, "is part of settings=LeaseSettings(…) already; give one of the two")
         settings = settings or LeaseSettings(ttl=ttl)
         request = self._request(job_name, run_key, source, rerun)
         give_up_at = self.clock() + wait
@@ -168,13 +171,28 @@ class Guard:
                 self._unlock(request.job_name, request.owner)
         if not isinstance(verdict, Claim):
             return verdict
-        keeper = self.keepers(verdict, settings, sent_at)
+        try:
+            keeper = self.keepers(verdict, settings, sent_at)
+        except BaseException as error:
+            self._give_back(verdict, error)
+            raise
         finish = partial(self._finish, request, sent_at)
-        lease = Lease(verdict, settings, keeper, effects=partial(self._transaction, request), on_finish=finish)
+        lease = Lease(
+            verdict, settings, keeper, effects=partial(self._transaction, request), on_finish=finish, schema=self.schema
+        )
         return Admitted(lease, verdict.took_over)
 
+    def _give_back(self, claim: Claim, error: BaseException) -> None:
+        """Nobody would renew this claim: rather end it at once than let it lapse."""
+        attempt = claim.attempt
+        try:
+            self.statuses.finish(claim, "failed", f"its keeper could not be started: {error}", 0.0)
+        except StoreUnavailable as unavailable:
+            log.warning("could not give back %s, it lapses by itself: %s", attempt.job_name, unavailable)
+        self._unlock(attempt.job_name, attempt.owner)
+
     @contextmanager
-    def _transaction(self, request: Request, lease: Lease, conn: Any, step: str) -> Iterator[StepTransaction]:
+    def _transaction(self, request: Request, lease: Identity, conn: Any, step: str) -> Iterator[StepTransaction]:
         try:
             with self.effects(lease, conn, step) as tx:
                 yield tx

@@ -34,7 +34,25 @@ class StepTransaction(Protocol):
     def done(self) -> bool: ...
 
 
-Effects = Callable[["Lease", Any, str], AbstractContextManager[StepTransaction]]
+class Identity(Protocol):
+    """What a write has to say about the attempt that makes it."""
+
+    @property
+    def job_name(self) -> str: ...
+
+    @property
+    def run_key(self) -> str: ...
+
+    @property
+    def generation(self) -> int: ...
+
+    @property
+    def token(self) -> int: ...
+
+    def ensure_held(self) -> None: ...
+
+
+Effects = Callable[[Identity, Any, str], AbstractContextManager[StepTransaction]]
 
 
 class Lease:
@@ -52,8 +70,10 @@ class Lease:
         *,
         effects: Effects,
         on_finish: Callable[[Lease, str, str | None], None],
+        schema: str = "",
     ) -> None:
         self.claim, self.settings = claim, settings
+        self._schema = schema
         self._keeper, self._effects, self._on_finish = keeper, effects, on_finish
         self._finished = False
         self._warned = False
@@ -95,6 +115,7 @@ class Lease:
             "EXCLUSIVE_TOKEN": str(self.token),
             "EXCLUSIVE_GENERATION": str(self.generation),
             "EXCLUSIVE_OWNER": self.owner,
+            "EXCLUSIVE_SCHEMA": self._schema,
         }
 
     @property
@@ -133,8 +154,8 @@ class Lease:
         """Close the attempt as "success" or "failed" and give the lock back. Raises `LeaseLost` if it was taken."""
         if self._finished:
             raise LeaseLost(f"{self.job_name} {self.run_key}: the attempt is already finished")
-        self._keeper.stop()
         self._finished = True
+        self._keeper.stop()
         self._on_finish(self, outcome, error)
 
     def __enter__(self) -> Lease:

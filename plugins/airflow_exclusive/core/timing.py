@@ -66,7 +66,7 @@ class TrustWindow:
     @property
     def kill_at(self) -> float:
         window_end = self.confirmed + _KILL_AT * self.ttl
-        return window_end if self.lost is None else self.lost + self.grace
+        return window_end if self.lost is None else min(self.lost + self.grace, window_end)
 
     def action(self, now: float) -> Action:
         if now >= self.kill_at:

@@ -6,9 +6,12 @@ import mmap
 import os
 import struct
 import tempfile
+import zlib
 from dataclasses import dataclass
 
 _LAYOUT = struct.Struct("=dd?480s")
+_CHECKSUM = struct.Struct("=I")
+_COPY = _LAYOUT.size + _CHECKSUM.size
 
 
 @dataclass(frozen=True)
@@ -26,31 +29,33 @@ class Page:
 
     def __init__(self, descriptor: int) -> None:
         self.descriptor = descriptor
-        self._memory = mmap.mmap(descriptor, 2 * _LAYOUT.size)
+        self._memory = mmap.mmap(descriptor, 2 * _COPY)
 
     @classmethod
     def create(cls, entry: Entry) -> Page:
         with tempfile.TemporaryFile() as file:
-            file.truncate(2 * _LAYOUT.size)
+            file.truncate(2 * _COPY)
             page = cls(os.dup(file.fileno()))
         page.write(entry)
         return page
 
     def close(self) -> None:
-        self._memory.close()
-        os.close(self.descriptor)
+        if not self._memory.closed:
+            self._memory.close()
+            os.close(self.descriptor)
 
     def write(self, entry: Entry) -> None:
         reason = entry.reason.encode()[:480]
         packed = _LAYOUT.pack(entry.confirmed, entry.lost or 0.0, entry.ready, reason)
-        # Two copies, written in this order and read in the other: a reader that finds them equal saw a whole entry.
-        self._memory[: _LAYOUT.size] = packed
-        self._memory[_LAYOUT.size :] = packed
+        packed += _CHECKSUM.pack(zlib.crc32(packed))
+        # Two copies, one after the other: whenever the writer is stopped or killed, one of them is whole.
+        self._memory[:_COPY] = packed
+        self._memory[_COPY:] = packed
 
     def read(self) -> Entry:
         while True:
-            second = self._memory[_LAYOUT.size :]
-            first = self._memory[: _LAYOUT.size]
-            if first == second:
-                confirmed, lost, ready, reason = _LAYOUT.unpack(first)
-                return Entry(confirmed, lost or None, ready, reason.rstrip(b"\0").decode(errors="replace"))
+            for start in (0, _COPY):
+                packed = self._memory[start : start + _COPY]
+                if zlib.crc32(packed[: _LAYOUT.size]) == _CHECKSUM.unpack_from(packed, _LAYOUT.size)[0]:
+                    confirmed, lost, ready, reason = _LAYOUT.unpack_from(packed)
+                    return Entry(confirmed, lost or None, ready, reason.rstrip(b"\0").decode(errors="replace"))

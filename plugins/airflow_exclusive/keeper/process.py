@@ -99,15 +99,17 @@ class KeeperProcess:
     def _take_results(self) -> None:
         while not self._results.empty():
             result = self._results.get()
+            if self.window.lost is not None:
+                continue  # too late: the job has been told
             if result.kept:
                 if self._excuse:
                     self._say("the lease is renewed again")
                 self._excuse = ""
                 self.window = replace(self.window, confirmed=max(self.window.confirmed, result.sent_at))
-                self.page.write(Entry(self.window.confirmed, self.window.lost, ready=True))
+                self.page.write(Entry(self.window.confirmed, ready=True))
                 self._gate.begin()
             elif result.kept is False:
-                if not self._told_to_stop() and self.window.lost is None:
+                if not self._told_to_stop():
                     self._lose("Postgres says that the attempt isn't the running one any more (taken over or released)")
             elif self._excuse != result.error:
                 self._excuse = result.error
@@ -127,6 +129,7 @@ class KeeperProcess:
         database = Database(self.order.postgres, schema=self.order.schema, retry_for=self.window.deadline - clock())
         try:
             database.run("finish", {**self._identity(), "outcome": "failed", "error": error, "hold_at_least": 0.0})
+            self._gate.wait(_STOP_WAITS)  # a renewal that came after the release would lock the job again
             self._new_gate().release()
             self._say(error)
         except ExclusiveError as failed:

@@ -10,6 +10,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from airflow_exclusive.keeper.started import started_by
+
 if TYPE_CHECKING:
     import psutil
 
@@ -57,16 +59,11 @@ class WatchedJob:
     def _started(self) -> Iterator[psutil.Process]:
         import psutil
 
-        spared = (self.pid, os.getpid())
-        children = []
         if not self.dead:
             with suppress(psutil.Error):
                 children = psutil.Process(self.pid).children(recursive=True)
-        yield from (child for child in children if child.pid not in spared)
-        for process in psutil.process_iter():
-            with suppress(psutil.Error):
-                if process.pid not in spared and process.environ().get("EXCLUSIVE_OWNER") == self._owner:
-                    yield process
+                yield from (child for child in children if child.pid != os.getpid())
+        yield from (process for process in started_by(self._owner) if process.pid != self.pid)
 
     def _open_descriptor(self) -> int | None:
         """Readable once the process has ended (Linux 5.3+): tells at once, where asking for the parent is polling."""

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 from airflow_exclusive.core.errors import InvalidSetting, StaleWrite, StoreMisconfigured
 from airflow_exclusive.core.job import check_run_key
-from airflow_exclusive.core.lease import Lease
+from airflow_exclusive.core.lease import Identity
 from airflow_exclusive.stores.postgres.statements import DEFAULT_SCHEMA, statement
 
 
@@ -87,7 +87,7 @@ class EffectTransaction:
 
 
 @contextmanager
-def transaction(lease: Lease, conn: Any, step: str, *, schema: str = DEFAULT_SCHEMA) -> Iterator[EffectTransaction]:
+def transaction(lease: Identity, conn: Any, step: str, *, schema: str = DEFAULT_SCHEMA) -> Iterator[EffectTransaction]:
     """See `Lease.transaction`. Whatever was already written in the connection's open transaction belongs to it too."""
     identity = {
         "job_name": lease.job_name,

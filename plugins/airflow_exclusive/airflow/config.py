@@ -1,0 +1,39 @@
+"""The section `[exclusive]` of Airflow's configuration, read when it is needed."""
+
+from __future__ import annotations
+
+from urllib.parse import urlsplit
+
+from airflow_exclusive.airflow.compat import AIRFLOW_V_3_0_PLUS, conf
+from airflow_exclusive.stores.postgres.statements import DEFAULT_SCHEMA
+
+SECTION = "exclusive"
+
+
+def redis_conn_id() -> str:
+    return _get("redis_conn_id", "exclusive_redis")
+
+
+def postgres_conn_id() -> str:
+    return _get("postgres_conn_id", "exclusive_postgres")
+
+
+def schema() -> str:
+    return _get("schema", DEFAULT_SCHEMA)
+
+
+def deployment() -> str:
+    """The name of this deployment: tells its task instances from those of another that shares the stores.
+
+    Left out it is the address of the UI, which is all that a worker of either Airflow major knows of its deployment.
+    """
+    named = _get("deployment", "")
+    if named:
+        return named
+    address = conf.get("api" if AIRFLOW_V_3_0_PLUS else "webserver", "base_url", fallback="")
+    return urlsplit(address).netloc or "airflow"
+
+
+def _get(key: str, fallback: str) -> str:
+    # Always with a fallback: a drop-in has no provider metadata, so its defaults may be missing.
+    return str(conf.get(SECTION, key, fallback=fallback) or fallback)

@@ -1,0 +1,92 @@
+"""Airflow connections as plain addresses, which a keeper process can use without Airflow."""
+
+from __future__ import annotations
+
+from typing import Any
+from urllib.parse import quote, urlencode
+
+from airflow_exclusive.airflow import config
+from airflow_exclusive.airflow.compat import AirflowNotFoundException, BaseHook, Connection
+from airflow_exclusive.core.errors import InvalidSetting
+from airflow_exclusive.guard import JobGuard
+
+_REDIS_SSL = ("ssl_cert_reqs", "ssl_ca_certs", "ssl_certfile", "ssl_keyfile", "ssl_check_hostname")
+_LIBPQ = (
+    "application_name",
+    "channel_binding",
+    "connect_timeout",
+    "gssencmode",
+    "options",
+    "passfile",
+    "service",
+    "sslcert",
+    "sslcrl",
+    "sslkey",
+    "sslmode",
+    "sslpassword",
+    "sslrootcert",
+    "target_session_attrs",
+)
+
+
+def open_guard(redis_conn_id: str | None, postgres_conn_id: str | None) -> JobGuard:
+    """A guard on the two connections; the defaults come from `[exclusive]`. Raises `InvalidSetting`."""
+    return JobGuard(
+        redis=redis_url(_connection("redis_conn_id", redis_conn_id or config.redis_conn_id(), "redis")),
+        postgres=postgres_dsn(
+            _connection("postgres_conn_id", postgres_conn_id or config.postgres_conn_id(), "postgres")
+        ),
+        schema=config.schema(),
+    )
+
+
+def redis_url(connection: Connection) -> str:
+    """The URL of a connection of type redis, with the extras that Airflow's Redis hook knows.
+
+    >>> redis_url(Connection(conn_type="redis", host="h", extra='{"db": 2}'))   # doctest: +SKIP
+    'redis://h:6379/2'
+    """
+    extra = connection.extra_dejson
+    if extra.get("cluster"):
+        raise InvalidSetting("redis_conn_id", connection.conn_id, "is a cluster; name one server for the locks")
+    scheme = "rediss" if _true(extra.get("ssl")) else "redis"
+    options = {key: extra[key] for key in _REDIS_SSL if scheme == "rediss" and extra.get(key) is not None}
+    query = f"?{urlencode(options)}" if options else ""
+    database = int(extra.get("db") or 0)
+    return (
+        f"{scheme}://{_login(connection)}{connection.host or 'localhost'}:{connection.port or 6379}/{database}{query}"
+    )
+
+
+def postgres_dsn(connection: Connection) -> str:
+    """The URL of a connection of type postgres, with those of its extras that libpq knows."""
+    options = {key: connection.extra_dejson[key] for key in _LIBPQ if connection.extra_dejson.get(key) is not None}
+    host = connection.host or "localhost"
+    if host.startswith("/"):
+        options, host = {"host": host, **options}, ""
+    port = f":{connection.port}" if connection.port else ""
+    query = f"?{urlencode(options, quote_via=quote)}" if options else ""
+    return f"postgresql://{_login(connection)}{host}{port}/{quote(connection.schema or '', safe='')}{query}"
+
+
+def _connection(field: str, conn_id: str, kind: str) -> Connection:
+    try:
+        connection = BaseHook.get_connection(conn_id)
+    except AirflowNotFoundException as error:
+        cure = f"there is no such connection; create it, e.g. airflow connections add {conn_id} --conn-type {kind} …"
+        raise InvalidSetting(field, conn_id, cure) from error
+    if connection.conn_type not in (kind, f"{kind}ql", "rediss"):
+        raise InvalidSetting(field, conn_id, f"is a connection of type {connection.conn_type!r}; it must be {kind!r}")
+    return connection
+
+
+def _login(connection: Connection) -> str:
+    login, password = connection.login or "", connection.password or ""
+    if not login and not password:
+        return ""
+    secret = f":{quote(password, safe='')}" if password else ""
+    return f"{quote(login, safe='')}{secret}@"
+
+
+def _true(value: Any) -> bool:
+    return str(value).lower() in ("1", "true", "yes", "on")

@@ -1,0 +1,12 @@
+"""Finding bad input when the DAG is parsed, as far as it can be known then."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+
+def checked_unless_template(check: Callable[[object], str], value: Any) -> Any:
+    """`check(value)`, unless a template or an upstream task will only give the value when the task runs."""
+    comes_later = hasattr(value, "resolve") or (isinstance(value, str) and ("{{" in value or "{%" in value))
+    return value if comes_later else check(value)

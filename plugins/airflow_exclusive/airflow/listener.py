@@ -1,0 +1,50 @@
+"""Tell the ledger which successes Airflow has shown.
+
+Only a success that Airflow showed can be cleared by a person, and only then is the tick to run again. An orphan's
+success, which Airflow never saw, must not be repeated when its task instance is tried again or cleared.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from dataclasses import dataclass, field
+
+from airflow_exclusive.airflow.compat import hookimpl
+from airflow_exclusive.core.job import Source
+from airflow_exclusive.guard import JobGuard
+
+log = logging.getLogger(__name__)
+
+
+@dataclass
+class _Success:
+    guard: JobGuard
+    job_name: str
+    run_key: str
+    source: Source
+    supervisor: int = field(default_factory=os.getppid)
+
+
+_waiting: list[_Success] = []
+
+
+def confirm_later(guard: JobGuard, job_name: str, run_key: str, source: Source) -> None:
+    """Confirm this success once Airflow has shown it. Takes over the guard, and closes it."""
+    _waiting.append(_Success(guard, job_name, run_key, source))
+
+
+@hookimpl
+def on_task_instance_success(previous_state: object, task_instance: object) -> None:  # noqa: ARG001
+    while _waiting:
+        success = _waiting.pop()
+        with success.guard:
+            if os.getppid() != success.supervisor:
+                log.info("this task is an orphan: Airflow won't see its success, so it isn't confirmed")
+                continue
+            try:
+                success.guard.confirm(success.job_name, success.run_key, success.source)
+            except (
+                Exception
+            ) as error:  # a listener must never harm the task; clearing it twice then does what once should
+                log.warning("could not confirm the success of %s %s: %s", success.job_name, success.run_key, error)

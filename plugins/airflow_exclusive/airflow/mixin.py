@@ -1,0 +1,282 @@
+"""`ExclusiveMixin`: an operator whose `execute` runs on one node, once per tick."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from functools import wraps
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+
+from airflow_exclusive.airflow.asker import default_job_name, default_run_key, source_of
+from airflow_exclusive.airflow.compat import (
+    AirflowException,
+    AirflowFailException,
+    AirflowSkipException,
+    Context,
+    TaskDeferred,
+)
+from airflow_exclusive.airflow.early_checks import checked_unless_template
+from airflow_exclusive.airflow.late_fields import LeaseInTemplate, filled_in
+from airflow_exclusive.core.errors import ExclusiveError, InvalidSetting, LeaseLost, NotAdmitted
+from airflow_exclusive.core.job import Source, check_job_name, check_run_key
+from airflow_exclusive.core.settings import (
+    LeaseSettings,
+    OnBusy,
+    OnDone,
+    OnLeaseLost,
+    OnRedisDown,
+    check_choice,
+    check_seconds,
+)
+
+if TYPE_CHECKING:
+    from airflow_exclusive.core.admission import Admitted, AlreadyDone, Busy
+    from airflow_exclusive.core.lease import Lease
+
+XCOM_KEY = "exclusive"
+_FOREVER = float("inf")
+_CHILDREN_END_WITHIN = 3.0
+
+Seconds = float | timedelta | None
+
+
+@runtime_checkable
+class TakesLease(Protocol):
+    """An operator with a way of its own to hand the lease to its job."""
+
+    def take_lease(self, lease: Lease) -> None: ...
+
+
+class ExclusiveMixin:
+    """Put before an operator class: `class MyOperator(ExclusiveMixin, SomeOperator)`, or use `exclusive(SomeOperator)`.
+
+    job_name: what must have one executor; templated; default `<dag_id>.<task_id>` (`[<map_index>]` if mapped).
+    run_key: the tick; templated; default the fire time of the DAG run, or its run_id where it has none.
+    redis_conn_id, postgres_conn_id: the two stores; default from `[exclusive]`.
+    on_busy: somebody else has the job: "skip" the task, "wait" until the tick is done or its runner dead, or "fail".
+    on_done: the tick has been done elsewhere: "skip" the task, count it as a "success", or "fail".
+    wait_timeout: give up waiting after this time (with on_busy="wait").
+    lock_ttl, renew, expected_duration, max_run_time, hold_at_least, on_lease_lost, on_redis_down: see `LeaseSettings`.
+
+    Durations are seconds or a timedelta. Raises `InvalidSetting` when the DAG is parsed.
+
+    While the task runs, its lease is `context["lease"]`, `self.lease` and `current_lease()`; child processes have it
+    in `EXCLUSIVE_TOKEN` and the like; templates may use `{{ lease.token }}`. What was decided is in XCom `exclusive`.
+    """
+
+    lease: Lease | None = None
+    _executing = False
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        # Airflow applies default_args and checks arguments only in the `__init__` of an operator class of its own, so
+        # that a class that merely inherits the one below needs a copy.
+        super().__init_subclass__(**kwargs)
+        if cls.__init__ is ExclusiveMixin.__init__:
+
+            @wraps(ExclusiveMixin.__init__)
+            def __init__(self: Any, **kwargs: Any) -> None:
+                ExclusiveMixin.__init__(self, **kwargs)
+
+            cls.__init__ = __init__  # type: ignore[method-assign]
+
+    def __init__(
+        self,
+        *,
+        job_name: str | None = None,
+        run_key: str | None = None,
+        redis_conn_id: str | None = None,
+        postgres_conn_id: str | None = None,
+        on_busy: OnBusy = "skip",
+        on_done: OnDone = "skip",
+        wait_timeout: Seconds = None,
+        lock_ttl: Seconds = None,
+        renew: bool = True,
+        expected_duration: Seconds = None,
+        max_run_time: Seconds = None,
+        hold_at_least: Seconds = 0.0,
+        on_lease_lost: OnLeaseLost = "stop",
+        on_redis_down: OnRedisDown = "fail",
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.job_name = job_name if job_name is None else checked_unless_template(check_job_name, job_name)
+        self.run_key = run_key if run_key is None else checked_unless_template(check_run_key, run_key)
+        self.redis_conn_id = redis_conn_id
+        self.postgres_conn_id = postgres_conn_id
+        check_choice("on_busy", on_busy, OnBusy)
+        check_choice("on_done", on_done, OnDone)
+        self.on_busy = on_busy
+        self.on_done = on_done
+        if wait_timeout is not None and on_busy != "wait":
+            raise InvalidSetting("wait_timeout", wait_timeout, "only counts with on_busy='wait': add that or remove it")
+        self.wait_timeout = None if wait_timeout is None else check_seconds("wait_timeout", _seconds(wait_timeout))
+        self.lease_settings = LeaseSettings(
+            ttl=_seconds(lock_ttl),
+            renew=renew,
+            expected_duration=_seconds(expected_duration),
+            max_run_time=_seconds(max_run_time),
+            hold_at_least=_seconds(hold_at_least) or 0.0,
+            on_lease_lost=on_lease_lost,
+            on_redis_down=on_redis_down,
+        )
+        if getattr(self, "deferrable", False):
+            raise InvalidSetting("deferrable", True, "an exclusive task can't defer yet: set deferrable=False")
+        if getattr(self, "mode", None) == "reschedule":
+            raise InvalidSetting("mode", "reschedule", "an exclusive sensor gives up its lease then: set mode='poke'")
+
+    def execute(self, context: Context) -> Any:
+        from airflow_exclusive.airflow.connections import open_guard
+        from airflow_exclusive.airflow.listener import confirm_later
+        from airflow_exclusive.core.admission import Admitted
+
+        job_name = check_job_name(self.job_name or default_job_name(context))
+        run_key = check_run_key(self.run_key or default_run_key(context))
+        source = source_of(context)
+        guard = open_guard(self.redis_conn_id, self.postgres_conn_id)
+        self._executing = True
+        try:
+            wait = (self.wait_timeout or _FOREVER) if self.on_busy == "wait" else 0.0
+            answer = guard.admit(job_name, run_key=run_key, wait=wait, source=source, settings=self.lease_settings)
+            self._tell(context, answer)
+            if isinstance(answer, Admitted):
+                result = self._run_with(answer.lease, context)
+            else:
+                _refuse_shared_key(answer, source)
+                self._turn_away(answer)
+                result = None
+        except BaseException:
+            guard.close()
+            raise
+        finally:
+            self._executing = False
+        confirm_later(guard, job_name, run_key, source)
+        return result
+
+    def on_kill(self) -> None:
+        """SIGTERM: from the keeper when the lease is lost, or from Airflow. Either way the work really ends.
+
+        Airflow's own handler returns to `execute`, which would go on; only raising here ends it. Nothing here may ask
+        Airflow for anything: the interrupted code may be in the middle of asking.
+        """
+        lease = self.lease
+        try:
+            super().on_kill()  # type: ignore[misc]
+        finally:
+            if lease is not None:
+                _end_started(lease.owner)
+        if lease is not None and lease.lost:
+            raise LeaseLost(f"stopped: {lease.lost}")
+        if self._executing:
+            raise AirflowException("stopped by SIGTERM")
+
+    def _run_with(self, lease: Lease, context: Context) -> Any:
+        try:
+            with lease, self._told_about(lease, context):
+                try:
+                    return super().execute(context)  # type: ignore[misc]
+                except AirflowSkipException:
+                    # The job itself decided that this tick has nothing to do: that is an answer, not a failure.
+                    lease.finish("success")
+                    raise
+                except TaskDeferred as deferral:
+                    raise ExclusiveError(
+                        f"{type(self).__name__} defers, which an exclusive task can't do yet: set deferrable=False"
+                    ) from deferral
+        finally:
+            self.lease = None
+
+    @contextmanager
+    def _told_about(self, lease: Lease, context: Context) -> Iterator[None]:
+        """Where the lease can be found while the job runs."""
+        self.lease = lease
+        context["lease"] = lease  # type: ignore[typeddict-unknown-key]
+        for name in self.template_fields:  # type: ignore[attr-defined]
+            setattr(self, name, filled_in(getattr(self, name, None), lease))
+        if isinstance(self, TakesLease):
+            self.take_lease(lease)
+        before = {name: os.environ.get(name) for name in lease.environment}
+        os.environ.update(lease.environment)
+        try:
+            yield
+        finally:
+            for name, value in before.items():
+                if value is None:
+                    os.environ.pop(name, None)
+                else:
+                    os.environ[name] = value
+
+    def _tell(self, context: Context, answer: Admitted | Busy | AlreadyDone) -> None:
+        self.log.info("%s", answer)  # type: ignore[attr-defined]
+        if getattr(self, "do_xcom_push", True):
+            context["ti"].xcom_push(key=XCOM_KEY, value=_as_xcom(answer))
+
+    def _turn_away(self, answer: Busy | AlreadyDone) -> None:
+        """End the task by its policy; return where that means success."""
+        from airflow_exclusive.core.admission import Busy
+
+        if isinstance(answer, Busy):
+            if self.on_busy == "skip":
+                raise AirflowSkipException(str(answer))
+            raise NotAdmitted(answer)
+        if answer.by_own_attempt:
+            self.log.info("an earlier attempt of this task instance did it: success without running again")  # type: ignore[attr-defined]
+        elif self.on_done == "skip":
+            raise AirflowSkipException(str(answer))
+        elif self.on_done == "fail":
+            raise AirflowFailException(str(answer))
+
+    def _do_render_template_fields(
+        self, parent: Any, template_fields: Any, context: Context, *args: Any, **kw: Any
+    ) -> None:
+        context["lease"] = LeaseInTemplate()  # type: ignore[typeddict-unknown-key]
+        super()._do_render_template_fields(parent, template_fields, context, *args, **kw)  # type: ignore[misc]
+
+
+def _seconds(value: Seconds) -> float | None:
+    return value.total_seconds() if isinstance(value, timedelta) else value
+
+
+def _refuse_shared_key(answer: Busy | AlreadyDone, source: Source) -> None:
+    """Mapped instances that share job and tick would silently leave all but one undone."""
+    from airflow_exclusive.core.admission import Busy
+
+    other = answer.holder if isinstance(answer, Busy) else answer.run
+    if other is None or other.source.map_index == source.map_index:
+        return
+    asked = answer.run_key if isinstance(answer, Busy) else other.run_key
+    siblings = (other.source.deployment, other.source.dag_id, other.source.run_id, other.source.task_id)
+    if other.run_key == asked and siblings == (source.deployment, source.dag_id, source.run_id, source.task_id):
+        raise InvalidSetting(
+            "job_name",
+            other.job_name,
+            f"mapped instances {other.source.map_index} and {source.map_index} of {source.task_id} share it and the"
+            " tick, so only one of them would run: put {{ ti.map_index }} or the mapped value into job_name or run_key",
+        )
+
+
+def _as_xcom(answer: Admitted | Busy | AlreadyDone) -> dict[str, Any]:
+    from airflow_exclusive.core.admission import Admitted, Busy
+
+    told: dict[str, Any] = {"why": str(answer)}
+    if isinstance(answer, Admitted):
+        lease = answer.lease
+        told |= {"decision": "admitted", "job_name": lease.job_name, "run_key": lease.run_key, "token": lease.token}
+        told |= {"generation": lease.generation, "attempt": lease.attempt, "owner": lease.owner}
+        told["took_over_from"] = answer.took_over.node_id if answer.took_over else None
+        return told
+    run = answer.holder if isinstance(answer, Busy) else answer.run
+    told["decision"] = "busy" if isinstance(answer, Busy) else "already_done"
+    if run is not None:
+        told |= {"job_name": run.job_name, "run_key": run.run_key, "token": run.fencing_token, "node_id": run.node_id}
+        told |= {"since": run.started_at.isoformat(), "by": str(run.source)}
+        until = run.lease_expires_at or run.finished_at
+        told["until"] = until.isoformat() if until else None
+    return told
+
+
+def _end_started(owner: str) -> None:
+    from airflow_exclusive.keeper.started import end_started
+
+    end_started(owner, within=_CHILDREN_END_WITHIN)

@@ -1,0 +1,94 @@
+"""Operators of which exactly one node runs each tick."""
+
+from __future__ import annotations
+
+import inspect
+from functools import cache
+from typing import Any, TypeVar
+
+from airflow.providers.standard.operators.bash import BashOperator
+from airflow.providers.standard.operators.python import PythonOperator
+
+from airflow_exclusive.airflow.compat import BaseOperator, Context
+from airflow_exclusive.airflow.mixin import ExclusiveMixin
+from airflow_exclusive.core.errors import InvalidSetting
+from airflow_exclusive.core.lease import Lease
+
+OWN_TEMPLATE_FIELDS = ("job_name", "run_key")
+
+AnyOperator = TypeVar("AnyOperator", bound=BaseOperator)
+
+
+class _LeaseInEnv:
+    """For operators that give their child process an environment of its own making."""
+
+    def get_env(self, context: Context) -> dict[str, str]:
+        lease: Lease = context["lease"]  # type: ignore[typeddict-item]
+        return {**super().get_env(context), **lease.environment}  # type: ignore[misc]
+
+
+class LeaseAsArgument:
+    """For operators that call a function: it gets the lease if it has a parameter `lease`."""
+
+    op_kwargs: Any
+
+    def __init__(self, *, python_callable: Any, op_kwargs: Any = None, **kwargs: Any) -> None:
+        self._wants_lease = _has_parameter(python_callable, "lease") and "lease" not in (op_kwargs or {})
+        if self._wants_lease:
+            op_kwargs = {**(op_kwargs or {}), "lease": None}  # Airflow checks the arguments long before there is one
+        super().__init__(python_callable=python_callable, op_kwargs=op_kwargs, **kwargs)  # type: ignore[call-arg]
+
+    def take_lease(self, lease: Lease) -> None:
+        if self._wants_lease:
+            self.op_kwargs = {**self.op_kwargs, "lease": lease}
+
+
+class ExclusiveBashOperator(ExclusiveMixin, _LeaseInEnv, BashOperator):
+    """`BashOperator` on exactly one node, once per tick.
+
+        ExclusiveBashOperator(task_id="backup", bash_command="pg_dump …", job_name="backup_daily", lock_ttl=90)
+
+    All of `ExclusiveMixin` and of `BashOperator`. The command finds the lease in `$EXCLUSIVE_TOKEN`,
+    `$EXCLUSIVE_JOB`, `$EXCLUSIVE_RUN_KEY`, `$EXCLUSIVE_GENERATION`.
+    """
+
+    template_fields = (*OWN_TEMPLATE_FIELDS, *BashOperator.template_fields)
+
+
+class ExclusivePythonOperator(ExclusiveMixin, LeaseAsArgument, PythonOperator):
+    """`PythonOperator` on exactly one node, once per tick. A parameter `lease` of the function is given the lease."""
+
+    template_fields = (*OWN_TEMPLATE_FIELDS, *PythonOperator.template_fields)
+
+
+@cache
+def exclusive(operator: type[AnyOperator]) -> type[AnyOperator]:
+    """The operator class with admission: `exclusive(SQLExecuteQueryOperator)(task_id=…, job_name=…, …)`.
+
+    The class that comes back takes all of `ExclusiveMixin`'s arguments besides its own. Asked for twice it is the same.
+    """
+    given: object = operator
+    if not (isinstance(given, type) and issubclass(given, BaseOperator)):
+        raise InvalidSetting("exclusive()", operator, "must be given an operator class, e.g. exclusive(BashOperator)")
+    if issubclass(operator, ExclusiveMixin):
+        return operator
+    bases: tuple[type, ...] = (ExclusiveMixin, operator)
+    if issubclass(operator, BashOperator):
+        bases = (ExclusiveMixin, _LeaseInEnv, operator)
+    elif issubclass(operator, PythonOperator):
+        bases = (ExclusiveMixin, LeaseAsArgument, operator)
+    body = {
+        "__module__": operator.__module__,
+        "__doc__": f"`{operator.__name__}` on exactly one node, once per tick.\n\n{ExclusiveMixin.__doc__}",
+        "template_fields": (*OWN_TEMPLATE_FIELDS, *operator.template_fields),
+    }
+    metaclass: Any = type(operator)
+    guarded: type[AnyOperator] = metaclass(f"Exclusive{operator.__name__}", bases, body)
+    return guarded
+
+
+def _has_parameter(function: Any, name: str) -> bool:
+    try:
+        return name in inspect.signature(function).parameters
+    except (TypeError, ValueError):
+        return False

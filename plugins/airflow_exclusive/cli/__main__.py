@@ -1,0 +1,3 @@
+from airflow_exclusive.cli import main
+
+main()

@@ -1,0 +1,118 @@
+"""Guard any command: start it only if admitted, end it with the lease."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from datetime import datetime
+from types import FrameType
+from zoneinfo import ZoneInfo
+
+from airflow_exclusive.core.admission import Admitted, AlreadyDone
+from airflow_exclusive.core.errors import InvalidSetting, LeaseLost
+from airflow_exclusive.core.guard import Guard
+from airflow_exclusive.core.lease import Lease
+from airflow_exclusive.core.settings import LeaseSettings
+from airflow_exclusive.core.ticks import tick_key
+
+BUSY = 75
+LOST = 74
+_CANNOT_START = 126
+_NOT_FOUND = 127
+_FORWARDED = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
+
+
+def latest_tick(cron: str, timezone: str, now: datetime | None = None) -> str:
+    """The run_key of the last time at which `cron` was due, in `timezone`."""
+    from croniter import croniter
+
+    try:
+        zone = ZoneInfo(timezone)
+    except Exception as error:
+        raise InvalidSetting("--timezone", timezone, "must be a name such as UTC or Europe/Berlin") from error
+    try:
+        # `get_prev` is strictly before: a microsecond later, so that a due time counts from its first moment.
+        moment = (now or datetime.now(zone)).astimezone(zone).replace(microsecond=1)
+        return tick_key(croniter(cron, moment).get_prev(datetime))
+    except ValueError as error:
+        raise InvalidSetting("--cron", cron, f"is no cron expression ({error}); e.g. '0 2 * * *'") from error
+
+
+def run_guarded(
+    guard: Guard,
+    job: str,
+    command: Sequence[str],
+    *,
+    run_key: str | None,
+    wait: float,
+    rerun: bool,
+    settings: LeaseSettings,
+) -> int:
+    """Ask for admission and run `command`. Gives the exit status, see `airflow-exclusive run --help`."""
+    admission = guard.admit(job, run_key=run_key, wait=wait, rerun=rerun, settings=settings)
+    _say(str(admission))
+    if not isinstance(admission, Admitted):
+        return 0 if isinstance(admission, AlreadyDone) else BUSY
+    lease = admission.lease
+    status = _run(lease, command)
+    why = lease.lost
+    try:
+        lease.finish("success" if status == 0 and not why else "failed", _error(status, why))
+    except LeaseLost as lost:
+        _say(str(lost))
+        return LOST
+    return LOST if why else status
+
+
+def _error(status: int, why: str) -> str | None:
+    if why:
+        return f"the lease was lost: {why}"
+    return f"exit status {status}" if status else None
+
+
+def _run(lease: Lease, command: Sequence[str]) -> int:
+    try:
+        process = subprocess.Popen(command, env={**os.environ, **lease.environment}, start_new_session=True)
+    except OSError as error:
+        _say(f"can't start {command[0]!r}: {error.strerror}")
+        return _NOT_FOUND if isinstance(error, FileNotFoundError) else _CANNOT_START
+    with _signals_forwarded(process, lease):
+        status = process.wait()
+    if lease.lost:
+        _kill_group(process)  # the next runner must be alone
+    return 128 - status if status < 0 else status
+
+
+@contextmanager
+def _signals_forwarded(process: subprocess.Popen[bytes], lease: Lease) -> Iterator[None]:
+    def forward(number: int, _: FrameType | None) -> None:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, number)
+        if lease.lost:
+            # The keeper kills us after the grace; the command must be gone a little sooner.
+            threading.Timer(_grace(lease), _kill_group, [process]).start()
+
+    before = {number: signal.signal(number, forward) for number in _FORWARDED}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _grace(lease: Lease) -> float:
+    return 0.15 * lease.settings.seconds
+
+
+def _kill_group(process: subprocess.Popen[bytes]) -> None:
+    with suppress(ProcessLookupError, PermissionError):
+        os.killpg(process.pid, signal.SIGKILL)
+
+
+def _say(text: str) -> None:
+    print(f"airflow-exclusive: {text}", file=sys.stderr, flush=True)
