@@ -25,7 +25,7 @@ class InheritedLease:
     schema: str = DEFAULT_SCHEMA
 
     def ensure_held(self) -> None:
-        """Nothing to ask here: the parent's keeper ends this process when the lease is lost, the fence does the rest."""
+        """Nothing to ask: the parent's keeper ends this process with the lease, and the fence does the rest."""
 
     def transaction(self, conn: Any, step: str = "main") -> AbstractContextManager[StepTransaction]:
         """As `Lease.transaction`."""

@@ -76,10 +76,10 @@ class ExclusiveMixin:
         if cls.__init__ is ExclusiveMixin.__init__:
 
             @wraps(ExclusiveMixin.__init__)
-            def __init__(self: Any, **kwargs: Any) -> None:
+            def own_init(self: Any, **kwargs: Any) -> None:
                 ExclusiveMixin.__init__(self, **kwargs)
 
-            cls.__init__ = __init__  # type: ignore[method-assign]
+            cls.__init__ = own_init  # type: ignore[method-assign]
 
     def __init__(
         self,

@@ -67,10 +67,9 @@ def exclusive(operator: type[AnyOperator]) -> type[AnyOperator]:
 
     The class that comes back takes all of `ExclusiveMixin`'s arguments besides its own. Asked for twice it is the same.
     """
-    given: object = operator
-    if not (isinstance(given, type) and issubclass(given, BaseOperator)):
+    if not _is_operator_class(operator):
         raise InvalidSetting("exclusive()", operator, "must be given an operator class, e.g. exclusive(BashOperator)")
-    if issubclass(operator, ExclusiveMixin):
+    if ExclusiveMixin in operator.__mro__:
         return operator
     bases: tuple[type, ...] = (ExclusiveMixin, operator)
     if issubclass(operator, BashOperator):
@@ -85,6 +84,10 @@ def exclusive(operator: type[AnyOperator]) -> type[AnyOperator]:
     metaclass: Any = type(operator)
     guarded: type[AnyOperator] = metaclass(f"Exclusive{operator.__name__}", bases, body)
     return guarded
+
+
+def _is_operator_class(given: object) -> bool:
+    return isinstance(given, type) and issubclass(given, BaseOperator)
 
 
 def _has_parameter(function: Any, name: str) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import threading
 import time
 from collections.abc import Iterator, Mapping
@@ -21,6 +22,12 @@ _KEEPALIVES: dict[str, Any] = {
     "keepalives_count": 3,
     "tcp_user_timeout": 15000,
 }
+
+# A refused login has no SQLSTATE in libpq's report, only its text. What isn't known here counts as unavailable.
+_NO_LOGIN = re.compile(
+    r"FATAL: .*(password authentication failed|no pg_hba\.conf entry|(role|database|user) \".*\" does not exist"
+    r"|permission denied for database)|no password supplied"
+)
 
 
 class Database:
@@ -116,9 +123,9 @@ def errors_mapped(dsn: str, schema: str) -> Iterator[None]:
             f"the role of {redacted(dsn)} lacks a privilege in schema {schema!r}: {_first_line(error)};"
             " see docs/operations.md for those it needs"
         ) from error
-    except (errors.InvalidPassword, errors.InvalidAuthorizationSpecification, errors.InvalidCatalogName) as error:
-        raise StoreMisconfigured(f"can't log in at {redacted(dsn)}: {_first_line(error)}") from error
-    except (psycopg.OperationalError, psycopg.InterfaceError) as error:
+    except (psycopg.OperationalError, psycopg.InterfaceError, errors.ReadOnlySqlTransaction) as error:
+        if _NO_LOGIN.search(str(error)):
+            raise StoreMisconfigured(f"can't log in at {redacted(dsn)}: {_first_line(error)}") from error
         raise StoreUnavailable(f"Postgres at {redacted(dsn)} doesn't answer: {_first_line(error)}") from error
     except psycopg.Error as error:
         raise ExclusiveError(f"Postgres at {redacted(dsn)}: {_first_line(error)}") from error

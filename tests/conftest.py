@@ -1,0 +1,141 @@
+"""Servers and databases for the tests; each is started when the first test asks for it."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+import uuid
+from collections.abc import Iterator
+from itertools import count
+from pathlib import Path
+
+import psycopg
+import pytest
+import redis
+
+# Airflow reads its settings when it is first imported: never those of whoever runs the tests.
+for _name in [name for name in os.environ if name.startswith(("AIRFLOW_", "EXCLUSIVE_")) and "_TEST_" not in name]:
+    del os.environ[_name]
+_AIRFLOW_HOME = tempfile.mkdtemp(prefix="airflow-exclusive-tests-")
+os.environ["AIRFLOW_HOME"] = _AIRFLOW_HOME
+os.environ["AIRFLOW__CORE__LOAD_EXAMPLES"] = "False"
+os.environ["AIRFLOW__USAGE_DATA_COLLECTION__ENABLED"] = "False"
+
+from deploy.embedded.postgres import EmbeddedPostgres, ExternalPostgres, PostgresServer  # noqa: E402
+from deploy.embedded.stack import PROJECT, Stack  # noqa: E402
+from deploy.embedded.valkey import EmbeddedValkey, ExternalRedis, RedisServer  # noqa: E402
+
+
+def pytest_unconfigure() -> None:
+    shutil.rmtree(_AIRFLOW_HOME, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def server_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the embedded servers of this run keep their data and logs."""
+    return tmp_path_factory.mktemp("servers")
+
+
+@pytest.fixture(scope="session")
+def postgres_server(server_folder: Path) -> Iterator[PostgresServer]:
+    """PostgreSQL: the embedded one, or that of EXCLUSIVE_TEST_POSTGRES_DSN."""
+    given = os.environ.get("EXCLUSIVE_TEST_POSTGRES_DSN")
+    if given:
+        yield ExternalPostgres(given)
+        return
+    server = EmbeddedPostgres(server_folder / "postgres", durable=False)
+    try:
+        yield server.start()
+    finally:
+        server.remove()
+
+
+@pytest.fixture(scope="session")
+def redis_server(server_folder: Path) -> Iterator[RedisServer]:
+    """A Redis-compatible server: the embedded one, or that of EXCLUSIVE_TEST_REDIS_URL."""
+    given = os.environ.get("EXCLUSIVE_TEST_REDIS_URL")
+    if given:
+        yield ExternalRedis(given)
+        return
+    server = EmbeddedValkey(server_folder / "valkey", durable=False)
+    try:
+        yield server.start()
+    finally:
+        server.remove()
+
+
+@pytest.fixture
+def empty_database(postgres_server: PostgresServer) -> Iterator[str]:
+    """DSN of a database with nothing in it, this test's own."""
+    name = f"exclusive_test_{uuid.uuid4().hex[:12]}"
+    yield postgres_server.create_database(name)
+    postgres_server.drop_database(name)
+
+
+@pytest.fixture(scope="session")
+def _template(postgres_server: PostgresServer) -> Iterator[str]:
+    """Name of a database with the tables, to copy: quicker than installing them for each test."""
+    from airflow_exclusive.stores.postgres import schema
+
+    name = f"exclusive_template_{uuid.uuid4().hex[:12]}"
+    schema.upgrade(postgres_server.create_database(name))
+    yield name
+    postgres_server.drop_database(name)
+
+
+@pytest.fixture
+def database(postgres_server: PostgresServer, _template: str) -> Iterator[str]:
+    """DSN of a database with the tables installed and empty, this test's own."""
+    name = f"exclusive_test_{uuid.uuid4().hex[:12]}"
+    yield postgres_server.create_database(name, template=_template)
+    postgres_server.drop_database(name)
+
+
+@pytest.fixture
+def connection(database: str) -> Iterator[psycopg.Connection]:
+    """A connection to `database`, each statement its own transaction."""
+    with psycopg.connect(database, autocommit=True) as opened:
+        yield opened
+
+
+_next_database = count()
+
+
+@pytest.fixture
+def redis_url(redis_server: RedisServer) -> Iterator[str]:
+    """Address of an empty Redis database, this test's own; number 0 is nobody's."""
+    url = redis_server.url(1 + next(_next_database) % (redis_server.databases - 1))
+    with redis.Redis.from_url(url) as client:
+        client.flushdb()
+        yield url
+        client.flushdb()
+
+
+@pytest.fixture
+def redis_client(redis_url: str) -> Iterator[redis.Redis]:
+    """A client of `redis_url` that answers in text."""
+    with redis.Redis.from_url(redis_url, decode_responses=True) as client:
+        yield client
+
+
+# Airflow waits five minutes until it believes that a task has died; the tests haven't that much time.
+_IMPATIENT = {
+    "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT": "12",
+    "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT_DETECTION_INTERVAL": "2",
+    "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_SEC": "2",
+}
+
+
+@pytest.fixture(scope="session")
+def airflow_stack(server_folder: Path) -> Iterator[Stack]:
+    """Airflow with the project's DAGs and those of the acceptance tests, paused, and plugin; servers of its own."""
+    dags = server_folder / "dags"
+    dags.mkdir()
+    (dags / "samples").symlink_to(PROJECT / "dags")
+    (dags / "cases").symlink_to(PROJECT / "tests" / "acceptance" / "dags")
+    stack = Stack(server_folder / "stack", dags_folder=dags, durable=False, paused_at_creation=True, env=_IMPATIENT)
+    try:
+        yield stack.start()
+    finally:
+        stack.remove()

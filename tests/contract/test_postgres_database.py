@@ -1,0 +1,253 @@
+"""The way to the truth: schema, privileges, broken connections; and many nodes asking at the same moment."""
+
+from __future__ import annotations
+
+import socket
+import threading
+import time
+from collections.abc import Iterator
+
+import psycopg
+import pytest
+from airflow_exclusive.core.admission import Claim
+from airflow_exclusive.core.errors import ExclusiveError, InvalidSetting, StoreMisconfigured, StoreUnavailable
+from airflow_exclusive.core.settings import LeaseSettings
+from airflow_exclusive.stores.postgres.database import Database
+from airflow_exclusive.stores.postgres.schema import upgrade
+from psycopg import sql
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
+
+from tests.support import children
+from tests.support.ledger import JOB, Ledger, request
+
+SETTINGS = LeaseSettings()
+
+
+@pytest.fixture
+def ledger(database: str) -> Iterator[Ledger]:
+    made = Ledger(database)
+    yield made
+    made.close()
+
+
+def other_role(dsn: str, role: str) -> str:
+    return make_conninfo(dsn, options=f"-c role={role}")
+
+
+# many at once
+
+
+def test_of_sixteen_threads_one_is_admitted_to_each_tick_with_growing_tokens(database: str) -> None:
+    ticks, nodes = 10, 16
+    together = threading.Barrier(nodes, timeout=30)
+    won: list[list[int]] = [[] for _ in range(ticks)]
+    errors: list[BaseException] = []
+
+    def run(node: int) -> None:
+        ledger = Ledger(database)
+        try:
+            for tick in range(ticks):
+                together.wait()
+                answer = ledger.statuses.claim(request(f"tick {tick}", node=f"node {node}"), SETTINGS)
+                if isinstance(answer, Claim):
+                    won[tick].append(answer.attempt.fencing_token)
+                    ledger.statuses.finish(answer, "success", None, 0)
+                together.wait()
+        except BaseException as error:
+            errors.append(error)
+            together.abort()
+        finally:
+            ledger.close()
+
+    threads = [threading.Thread(target=run, args=[node]) for node in range(nodes)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert errors == []
+    assert won == [[tick + 1] for tick in range(ticks)]
+
+
+def test_of_four_processes_one_runs_each_tick_with_growing_tokens(database: str) -> None:
+    nodes = [children.start("tests.support.claimers", database, JOB, f"node {n}") for n in range(4)]
+    try:
+        for node in nodes:
+            assert node.stdout is not None
+            assert node.stdout.readline() == "ready\n"
+        ran = []
+        for tick in range(25):
+            for node in nodes:
+                assert node.stdin is not None
+                node.stdin.write(f"tick {tick}\n")
+                node.stdin.flush()
+            ran.append(sorted(int(node.stdout.readline()) for node in nodes if node.stdout is not None))
+        assert ran == [[0, 0, 0, tick + 1] for tick in range(25)]
+    finally:
+        for node in nodes:
+            children.end(node)
+
+
+# schema
+
+
+def test_without_its_tables_it_says_what_to_run(empty_database: str) -> None:
+    ledger = Ledger(empty_database)
+    with pytest.raises(StoreMisconfigured, match=r"schema 'exclusive' in .* isn't ready: .*; run `airflow-exclusive init`"):
+        ledger.statuses.look(request())
+    ledger.close()
+
+
+def test_upgrade_is_done_once(empty_database: str) -> None:
+    assert upgrade(empty_database)[:1] == ["status 0001"]
+    assert upgrade(empty_database) == []
+
+
+def test_upgrade_installs_what_was_asked_for(empty_database: str) -> None:
+    assert {name.split()[0] for name in upgrade(empty_database, status=False)} == {"effects"}
+    assert {name.split()[0] for name in upgrade(empty_database)} == {"status"}
+
+
+def test_two_nodes_may_upgrade_at_once(empty_database: str) -> None:
+    start = threading.Barrier(4)
+    applied: list[str] = []
+    errors: list[Exception] = []
+
+    def run() -> None:
+        start.wait()
+        try:
+            applied.extend(upgrade(empty_database))
+        except Exception as error:
+            errors.append(error)
+
+    nodes = [threading.Thread(target=run) for _ in range(4)]
+    for node in nodes:
+        node.start()
+    for node in nodes:
+        node.join()
+    assert errors == []
+    assert len(applied) == len(set(applied)) > 1
+
+
+def test_two_schemas_of_one_database_do_not_know_each_other(database: str) -> None:
+    upgrade(database, schema="Second")
+    first, second = Ledger(database), Ledger(database, schema="Second")
+    first.claim(0, request())
+    assert second.claim(0, request()).attempt.fencing_token == 1
+    first.close()
+    second.close()
+
+
+# privileges and logins
+
+
+@pytest.fixture
+def role(database: str, connection: psycopg.Connection) -> Iterator[str]:
+    name = conninfo_to_dict(database)["dbname"]
+    assert isinstance(name, str)
+    role = name.replace("exclusive_test", "role")
+    connection.execute(sql.SQL("CREATE ROLE {}").format(sql.Identifier(role)))
+    yield role
+    connection.execute(sql.SQL("DROP OWNED BY {0}; DROP ROLE {0}").format(sql.Identifier(role)))
+
+
+def test_a_role_without_privileges_is_told_so(database: str, role: str) -> None:
+    ledger = Ledger(other_role(database, role))
+    with pytest.raises(StoreMisconfigured, match=r"lacks a privilege in schema 'exclusive': permission denied"):
+        ledger.statuses.look(request())
+    ledger.close()
+
+
+def test_a_runtime_role_needs_no_more_than_to_read_insert_and_update(
+    database: str, connection: psycopg.Connection, role: str
+) -> None:
+    for grant in ("USAGE ON SCHEMA exclusive", "SELECT, INSERT, UPDATE ON ALL TABLES IN SCHEMA exclusive"):
+        connection.execute(sql.SQL(f"GRANT {grant} TO {{}}").format(sql.Identifier(role)))  # type: ignore[arg-type]
+    ledger = Ledger(other_role(database, role))
+    asked = request()
+    claim = ledger.claim(0, asked)
+    assert ledger.at(1).renew(claim, 30)
+    ledger.at(1).refuse(request(), "busy", "it has it")
+    assert ledger.at(1).finish(claim, "success", None, 0) == "success"
+    ledger.at(2).confirm(asked)
+    ledger.at(2).release(JOB, "to be sure")
+    assert ledger.outcomes() == [(1, 1, 1, "success")]
+    assert len(ledger.statuses.refusals(JOB, None, 5)) == len(ledger.statuses.status(None)) == 1
+    ledger.close()
+
+
+def test_a_role_that_may_not_create_cannot_upgrade(database: str, role: str) -> None:
+    with pytest.raises(StoreMisconfigured, match="lacks a privilege"):
+        upgrade(other_role(database, role), schema="another")
+
+
+@pytest.mark.parametrize("wrong", [{"dbname": "nowhere"}, {"user": "nobody"}])
+def test_a_login_that_cannot_work_is_told_at_once(database: str, wrong: dict[str, str]) -> None:
+    unreachable = Database(make_conninfo(database, password="secret", **wrong))
+    began = time.monotonic()
+    with pytest.raises(StoreMisconfigured, match="can't log in") as failed:
+        unreachable.run("status", {"job_name": None, "now": None})
+    assert time.monotonic() - began < 2
+    assert "secret" not in str(failed.value)
+
+
+# connections
+
+
+def test_a_broken_connection_is_replaced_and_the_statement_sent_again(
+    ledger: Ledger, connection: psycopg.Connection
+) -> None:
+    ledger.claim(0, request())
+    connection.execute(
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+        " WHERE application_name = 'airflow-exclusive' AND datname = current_database()"
+    )
+    assert len(ledger.at(1).status(None)) == 1
+
+
+def test_a_claim_whose_reply_was_lost_is_found_again(
+    ledger: Ledger, connection: psycopg.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    execute = Database._execute
+    lost: list[str] = []
+
+    def lose_the_first_reply(self: Database, text: str, params: object) -> object:
+        rows = execute(self, text, params)  # type: ignore[arg-type]
+        if not lost:
+            lost.append("reply")
+            raise psycopg.OperationalError("server closed the connection unexpectedly")
+        return rows
+
+    monkeypatch.setattr(Database, "_execute", lose_the_first_reply)
+    ledger.claim(0, request())
+    assert lost == ["reply"]
+    assert ledger.outcomes() == [(1, 1, 1, "running")]
+
+
+def test_a_server_that_is_away_is_named_without_its_password_after_some_tries() -> None:
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        dsn = f"postgresql://me:secret@127.0.0.1:{unused.getsockname()[1]}/x"
+        away = Database(dsn, retry_for=0.3)
+        with pytest.raises(StoreUnavailable, match=r"me:\*\*\*@127.0.0.1:\d+/x doesn't answer") as failed:
+            away.run("look", {})
+    assert "secret" not in str(failed.value)
+
+
+def test_a_server_that_may_only_be_read_is_another_try_elsewhere(database: str) -> None:
+    standby = Ledger(make_conninfo(database, options="-c default_transaction_read_only=on"), retry_for=0.1)
+    with pytest.raises(StoreUnavailable, match="read-only transaction"):
+        standby.statuses.claim(request(), SETTINGS)
+    standby.close()
+
+
+def test_an_address_of_another_kind_is_refused() -> None:
+    with pytest.raises(InvalidSetting, match="must be a postgresql:// URL or a libpq connection string"):
+        Database("localhost")
+
+
+def test_any_other_error_is_ours_too(database: str) -> None:
+    ledger = Ledger(database)
+    with pytest.raises(ExclusiveError, match="syntax error"):
+        ledger.database.run_text("SELEC", None)
+    assert ledger.statuses.status(None) == []
+    ledger.close()

@@ -1,0 +1,443 @@
+"""The truth on a real server: one runner, each tick once, and nothing changed by who isn't the runner any more."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from dataclasses import replace
+
+import psycopg
+import pytest
+from airflow_exclusive.core.admission import AlreadyDone, Busy, Claim
+from airflow_exclusive.core.errors import ExclusiveError, InvalidSetting
+from airflow_exclusive.core.settings import LeaseSettings
+from airflow_exclusive.stores.postgres.statuses import PostgresStatuses
+
+from tests.support.ledger import JOB, NEXT_TICK, START, TASK, TICK, Ledger, request
+from tests.support.waiting import eventually
+
+SETTINGS = LeaseSettings()
+
+
+@pytest.fixture
+def ledger(database: str) -> Iterator[Ledger]:
+    made = Ledger(database)
+    yield made
+    made.close()
+
+
+# claim
+
+
+def test_the_first_one_gets_the_claim(ledger: Ledger) -> None:
+    asked = request(source=TASK)
+    claim = ledger.claim(0, asked)
+    attempt = claim.attempt
+    assert (attempt.job_name, attempt.run_key, attempt.owner, attempt.node_id) == (JOB, TICK, asked.owner, "node-a")
+    assert (attempt.fencing_token, attempt.generation, attempt.attempt, attempt.outcome) == (1, 1, 1, "running")
+    assert attempt.lease_expires_at is not None
+    assert (attempt.lease_expires_at - attempt.started_at).total_seconds() == 30
+    assert attempt.source == TASK
+    assert claim.took_over is None
+
+
+def test_another_one_is_busy_until_the_lease_lapses(ledger: Ledger) -> None:
+    claim = ledger.claim(0, request(node="node-b"))
+    answer = ledger.at(20).claim(request(), SETTINGS)
+    assert answer == Busy(JOB, TICK, claim.attempt, retry_after=10)
+    assert ledger.at(20).look(request()) == answer
+
+
+def test_another_tick_of_a_running_job_is_busy_too(ledger: Ledger) -> None:
+    ledger.claim(0, request())
+    answer = ledger.at(1).claim(request(NEXT_TICK), SETTINGS)
+    assert isinstance(answer, Busy)
+    assert answer.holder is not None
+    assert answer.holder.run_key == TICK
+
+
+def test_another_job_is_free(ledger: Ledger) -> None:
+    ledger.claim(0, request())
+    assert ledger.claim(0, request(job="another")).attempt.fencing_token == 1
+
+
+def test_a_claim_sent_twice_is_one_claim(ledger: Ledger) -> None:
+    asked = request()
+    assert ledger.claim(0, asked) == ledger.claim(0, asked)
+    assert ledger.outcomes() == [(1, 1, 1, "running")]
+
+
+def test_a_takeover_sent_twice_still_tells_whom_it_ended(ledger: Ledger) -> None:
+    ledger.claim(0, request(node="node-b"))
+    asked = request()
+    first, second = ledger.claim(31, asked), ledger.claim(31, asked)
+    assert first == second
+    assert first.took_over is not None
+    assert first.took_over.node_id == "node-b"
+
+
+def test_a_claim_that_has_ended_is_never_made_again(ledger: Ledger) -> None:
+    asked = request()
+    claim = ledger.claim(0, asked)
+    ledger.at(1).finish(claim, "failed", "no rows", 0)
+    assert ledger.at(2).claim(asked, SETTINGS) is None
+    assert ledger.outcomes() == [(1, 1, 1, "failed")]
+
+
+def test_a_done_tick_is_done_for_everybody_and_for_ever(ledger: Ledger) -> None:
+    ledger.done(0, request())
+    for second in (2, 100, 1e9):
+        answer = ledger.at(second).claim(request(), SETTINGS)
+        assert isinstance(answer, AlreadyDone)
+        assert (answer.run.outcome, answer.run.fencing_token) == ("success", 1)
+
+
+def test_a_done_tick_is_done_even_while_another_one_runs(ledger: Ledger) -> None:
+    ledger.done(0, request())
+    ledger.claim(2, request(NEXT_TICK))
+    assert isinstance(ledger.at(3).claim(request(), SETTINGS), AlreadyDone)
+
+
+def test_a_tick_that_was_done_long_before_later_ones_is_done(ledger: Ledger) -> None:
+    for second, key in enumerate(["a", "b", "c", "d"]):
+        ledger.done(10 * second, request(key))
+    assert isinstance(ledger.at(100).claim(request("a"), SETTINGS), AlreadyDone)
+
+
+def test_a_failed_tick_may_be_tried_again(ledger: Ledger) -> None:
+    claim = ledger.claim(0, request())
+    ledger.at(1).finish(claim, "failed", "no rows", 0)
+    ledger.claim(2, request())
+    assert ledger.outcomes() == [(1, 1, 1, "failed"), (2, 1, 2, "running")]
+
+
+# takeover
+
+
+def test_a_lapsed_lease_is_taken_over_and_the_old_attempt_closed(ledger: Ledger) -> None:
+    old = ledger.claim(0, request(node="node-b"))
+    new = ledger.claim(30.001, request())
+    assert new.took_over is not None
+    assert (new.took_over.owner, new.took_over.outcome) == (old.attempt.owner, "taken_over")
+    assert new.took_over.error == "its lease lapsed; taken over by node-a"
+    assert ledger.outcomes() == [(1, 1, 1, "taken_over"), (2, 1, 2, "running")]
+
+
+def test_a_lease_is_not_taken_over_a_moment_too_soon(ledger: Ledger) -> None:
+    ledger.claim(0, request())
+    assert isinstance(ledger.at(30).claim(request(), SETTINGS), Busy)
+
+
+def test_what_a_stale_attempt_reports_changes_nothing(ledger: Ledger) -> None:
+    old = ledger.claim(0, request())
+    new = ledger.claim(31, request())
+    assert ledger.at(32).finish(old, "success", None, 0) == "taken_over"
+    assert not ledger.at(32).renew(old, 30)
+    (status,) = ledger.at(32).status(JOB)
+    assert (status.status, status.owner, status.fencing_token) == ("running", new.attempt.owner, 2)
+    assert status.last_run_at is None
+    assert ledger.at(33).finish(new, "success", None, 0) == "success"
+
+
+def test_a_right_owner_with_a_wrong_token_changes_nothing(ledger: Ledger) -> None:
+    claim = ledger.claim(0, request())
+    forged = Claim(replace(claim.attempt, fencing_token=7))
+    assert ledger.at(1).finish(forged, "success", None, 0) is None
+    assert not ledger.at(1).renew(forged, 30)
+    assert ledger.outcomes() == [(1, 1, 1, "running")]
+
+
+def test_a_renewed_lease_counts_from_its_renewal(ledger: Ledger) -> None:
+    claim = ledger.claim(0, request())
+    assert ledger.at(20).renew(claim, 30)
+    assert isinstance(ledger.at(49).claim(request(), SETTINGS), Busy)
+    assert ledger.claim(51, request())
+
+
+def test_a_renewal_that_arrives_late_does_not_shorten_the_lease(ledger: Ledger) -> None:
+    claim = ledger.claim(0, request())
+    assert ledger.at(20).renew(claim, 30)
+    assert ledger.at(10).renew(claim, 30)
+    assert isinstance(ledger.at(49).claim(request(), SETTINGS), Busy)
+
+
+def test_a_lapsed_lease_that_nobody_took_can_be_renewed(ledger: Ledger) -> None:
+    claim = ledger.claim(0, request())
+    assert ledger.at(60).renew(claim, 30)
+    assert isinstance(ledger.at(61).claim(request(), SETTINGS), Busy)
+
+
+def test_status_says_when_a_runner_is_silent(ledger: Ledger) -> None:
+    ledger.claim(0, request())
+    assert [ledger.at(second).status(JOB)[0].lapsed for second in (1, 31)] == [False, True]
+
+
+# finish
+
+
+@pytest.mark.parametrize(("outcome", "error"), [("success", None), ("failed", "no rows \x00 \\ ' %s")])
+def test_finish_closes_row_and_ledger(ledger: Ledger, outcome: str, error: str | None) -> None:
+    claim = ledger.claim(0, request())
+    assert ledger.at(5).finish(claim, outcome, error, 0) == outcome
+    (status,) = ledger.at(5).status(JOB)
+    assert (status.status, status.node_id, status.run_key) == (outcome, "node-a", TICK)
+    assert status.last_run_at is not None
+    assert (status.last_run_at - START).total_seconds() == 5
+    assert status.lease_expires_at is None
+    (run,) = ledger.at(5).history(JOB, TICK, 10)
+    assert run.outcome == outcome
+    assert run.finished_at == status.last_run_at
+    assert run.error == (error and error.replace("\x00", "�"))
+
+
+def test_finish_sent_twice_is_one_finish(ledger: Ledger) -> None:
+    claim = ledger.claim(0, request())
+    assert [ledger.at(5).finish(claim, "success", None, 0), ledger.at(9).finish(claim, "success", None, 0)] == [
+        "success"
+    ] * 2
+    (run,) = ledger.at(9).history(JOB, TICK, 10)
+    assert run.finished_at is not None
+    assert (run.finished_at - START).total_seconds() == 5
+
+
+def test_the_first_result_counts(ledger: Ledger) -> None:
+    claim = ledger.claim(0, request())
+    ledger.at(5).finish(claim, "failed", "killed", 0)
+    assert ledger.at(6).finish(claim, "success", None, 0) == "failed"
+    assert ledger.outcomes() == [(1, 1, 1, "failed")]
+
+
+def test_only_success_and_failed_are_results(ledger: Ledger) -> None:
+    claim = ledger.claim(0, request())
+    with pytest.raises(InvalidSetting, match="outcome='done'"):
+        ledger.at(1).finish(claim, "done", None, 0)
+
+
+def test_hold_at_least_keeps_everybody_out_until_its_end(ledger: Ledger) -> None:
+    claim = ledger.claim(0, request())
+    ledger.at(5).finish(claim, "success", None, 60)
+    assert ledger.at(20).claim(request(NEXT_TICK), SETTINGS) == Busy(
+        JOB, NEXT_TICK, None, 40, "held back by hold_at_least"
+    )
+    assert isinstance(ledger.at(20).claim(request(), SETTINGS), AlreadyDone)
+    assert ledger.claim(60, request(NEXT_TICK))
+
+
+# generations
+
+
+def test_rerun_is_a_new_generation_of_a_done_tick(ledger: Ledger) -> None:
+    ledger.done(0, request())
+    again = ledger.done(10, request(rerun=True))
+    assert (again.attempt.generation, again.attempt.attempt) == (2, 1)
+    assert isinstance(ledger.at(20).claim(request(), SETTINGS), AlreadyDone)
+    assert ledger.outcomes() == [(1, 1, 1, "success"), (2, 2, 1, "success")]
+
+
+def test_rerun_of_a_tick_that_was_never_done_is_its_first_generation(ledger: Ledger) -> None:
+    assert ledger.claim(0, request(rerun=True)).attempt.generation == 1
+
+
+def test_rerun_does_not_push_a_runner_aside(ledger: Ledger) -> None:
+    ledger.done(0, request())
+    ledger.claim(2, request(rerun=True))
+    assert isinstance(ledger.at(3).claim(request(rerun=True), SETTINGS), Busy)
+
+
+def test_a_generation_that_failed_is_tried_again_without_being_asked_for_once_more(ledger: Ledger) -> None:
+    ledger.done(0, request())
+    claim = ledger.claim(10, request(rerun=True))
+    ledger.at(11).finish(claim, "failed", "no rows", 0)
+    retried = ledger.claim(12, request())
+    assert (retried.attempt.generation, retried.attempt.attempt) == (2, 2)
+
+
+def test_a_task_cleared_after_airflow_showed_its_success_runs_again(ledger: Ledger) -> None:
+    ledger.done(0, request(source=TASK))
+    ledger.at(2).confirm(request(source=TASK))
+    cleared = replace(TASK, try_number=2, cleared_tries=1)
+    assert ledger.claim(10, request(source=cleared)).attempt.generation == 2
+
+
+def test_a_retry_of_a_success_that_airflow_never_showed_finds_it_done(ledger: Ledger) -> None:
+    ledger.done(0, request(source=TASK))
+    for retry in (replace(TASK, try_number=2), replace(TASK, try_number=2, cleared_tries=1)):
+        answer = ledger.at(10).claim(request(source=retry), SETTINGS)
+        assert isinstance(answer, AlreadyDone)
+        assert answer.by_own_attempt
+
+
+def test_a_confirmed_success_that_nobody_cleared_is_done(ledger: Ledger) -> None:
+    ledger.done(0, request(source=TASK))
+    ledger.at(2).confirm(request(source=TASK))
+    assert isinstance(ledger.at(3).claim(request(source=replace(TASK, try_number=2)), SETTINGS), AlreadyDone)
+
+
+def test_clearing_once_runs_again_once(ledger: Ledger) -> None:
+    ledger.done(0, request(source=TASK))
+    ledger.at(2).confirm(request(source=TASK))
+    cleared = replace(TASK, try_number=2, cleared_tries=1)
+    ledger.done(10, request(source=cleared))
+    ledger.at(12).confirm(request(source=cleared))
+    assert isinstance(ledger.at(13).claim(request(source=cleared), SETTINGS), AlreadyDone)
+    twice = replace(TASK, try_number=3, cleared_tries=2)
+    assert ledger.claim(20, request(source=twice)).attempt.generation == 3
+
+
+def test_clearing_another_task_instance_repeats_nothing(ledger: Ledger) -> None:
+    ledger.done(0, request(source=TASK))
+    ledger.at(2).confirm(request(source=TASK))
+    stranger = replace(TASK, deployment="mini", try_number=2, cleared_tries=1)
+    ledger.at(2).confirm(request(source=stranger))
+    assert isinstance(ledger.at(10).claim(request(source=stranger), SETTINGS), AlreadyDone)
+
+
+# release by hand, history, refusals
+
+
+def test_a_person_ends_the_running_attempt(ledger: Ledger) -> None:
+    claim = ledger.claim(0, request())
+    ended = ledger.at(5).release(JOB, "node-a burns")
+    assert ended is not None
+    assert (ended.owner, ended.outcome, ended.error) == (claim.attempt.owner, "released", "node-a burns")
+    assert not ledger.at(6).renew(claim, 30)
+    assert ledger.at(6).finish(claim, "success", None, 0) == "released"
+    assert ledger.claim(6, request()).attempt.fencing_token == 2
+
+
+def test_releasing_what_nobody_runs_changes_nothing(ledger: Ledger) -> None:
+    assert ledger.at(0).release(JOB, "to be sure") is None
+    ledger.done(0, request())
+    assert ledger.at(2).release(JOB, "to be sure") is None
+    assert ledger.at(2).status(JOB)[0].status == "success"
+
+
+def test_release_ends_hold_at_least_too(ledger: Ledger) -> None:
+    claim = ledger.claim(0, request())
+    ledger.at(1).finish(claim, "success", None, 600)
+    ledger.at(2).release(JOB, "no need to wait")
+    assert ledger.claim(3, request(NEXT_TICK))
+
+
+def test_history_is_newest_first_by_job_and_tick(ledger: Ledger) -> None:
+    for second, key in enumerate(["a", "b", "a"]):
+        ledger.done(10 * second, request(key, rerun=True))
+    ledger.done(40, request("a", job="another"))
+    assert [run.fencing_token for run in ledger.statuses.history(JOB, None, 10)] == [3, 2, 1]
+    assert [run.fencing_token for run in ledger.statuses.history(JOB, "a", 10)] == [3, 1]
+    assert [run.fencing_token for run in ledger.statuses.history(JOB, None, 1)] == [3]
+
+
+def test_status_lists_all_jobs_by_name(ledger: Ledger) -> None:
+    for name in ("b", "a"):
+        ledger.claim(0, request(job=name))
+    assert [status.job_name for status in ledger.at(1).status(None)] == ["a", "b"]
+    assert ledger.at(1).status("c") == []
+
+
+def test_a_refusal_is_noted_once_with_who_asked_and_why(ledger: Ledger) -> None:
+    asked = request(source=replace(TASK, map_index=3))
+    for _ in range(2):
+        ledger.at(7).refuse(asked, "busy", "busy: %s has it")
+    (refusal,) = ledger.statuses.refusals(JOB, None, 10)
+    assert (refusal.run_key, refusal.reason, refusal.node_id) == (TICK, "busy", "node-a")
+    assert refusal.detail == "busy: %s has it"
+    assert (refusal.refused_at - START).total_seconds() == 7
+    assert refusal.source == asked.source
+    assert ledger.statuses.refusals(JOB, NEXT_TICK, 10) == []
+
+
+def test_looking_changes_nothing(ledger: Ledger) -> None:
+    assert ledger.at(0).look(request()) is None
+    assert ledger.at(0).status(None) == []
+
+
+# races
+
+
+def waiting_for_a_lock(watcher: psycopg.Connection) -> int:
+    row = watcher.execute(
+        "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+    ).fetchone()
+    assert row is not None
+    return int(row[0])
+
+
+@pytest.mark.parametrize("isolation", ["read committed", "repeatable read", "serializable"])
+def test_a_claim_that_waits_for_the_finisher_of_its_tick_finds_it_done(
+    ledger: Ledger, database: str, connection: psycopg.Connection, isolation: str
+) -> None:
+    claim = ledger.claim(0, request())
+    waiter = Ledger(f"{database}?options=-c%20default_transaction_isolation%3D{isolation.replace(' ', '%5C%20')}")
+    answers: list[object] = []
+    asker = threading.Thread(target=lambda: answers.append(waiter.at(2).claim(request(), SETTINGS)))
+
+    finisher = PostgresStatuses(ledger.database, now=START)
+    with psycopg.connect(database) as other:
+        ledger.database._connection, kept = other, ledger.database._connection
+        assert finisher.finish(claim, "success", None, 0) == "success"  # not committed yet
+        asker.start()
+        eventually(lambda: waiting_for_a_lock(connection) == 1)
+        assert answers == []
+        other.commit()
+    ledger.database._connection = kept
+    asker.join(20)
+    waiter.close()
+    assert [type(answer) for answer in answers] == [AlreadyDone]
+    assert ledger.outcomes() == [(1, 1, 1, "success")]
+
+
+def test_a_claim_that_waits_for_a_takeover_finds_the_new_runner(
+    ledger: Ledger, database: str, connection: psycopg.Connection
+) -> None:
+    ledger.claim(0, request())
+    waiter = Ledger(database)
+    answers: list[object] = []
+    asker = threading.Thread(target=lambda: answers.append(waiter.at(31).claim(request(), SETTINGS)))
+    with psycopg.connect(database) as other:
+        ledger.database._connection, kept = other, ledger.database._connection
+        winner = ledger.claim(31, request(node="node-b"))
+        asker.start()
+        eventually(lambda: waiting_for_a_lock(connection) == 1)
+        other.commit()
+    ledger.database._connection = kept
+    asker.join(20)
+    waiter.close()
+    (answer,) = answers
+    assert isinstance(answer, Busy)
+    assert answer.holder is not None
+    assert answer.holder.owner == winner.attempt.owner
+
+
+def test_the_indexes_let_nobody_run_twice_whatever_the_statements_do(
+    ledger: Ledger, connection: psycopg.Connection
+) -> None:
+    ledger.claim(0, request())
+    copy = """
+        INSERT INTO exclusive.scheduled_job_run
+            (job_name, run_key, generation, attempt, fencing_token, owner, node_id, outcome, started_at)
+        SELECT job_name, run_key, generation, attempt, fencing_token + %s, owner || %s, node_id, outcome, started_at
+        FROM exclusive.scheduled_job_run
+    """
+    with pytest.raises(psycopg.errors.UniqueViolation, match="one_running"):
+        connection.execute(copy, [1, "x"])
+    connection.execute("UPDATE exclusive.scheduled_job_run SET outcome = 'success'")
+    with pytest.raises(psycopg.errors.UniqueViolation, match="one_success"):
+        connection.execute(copy, [1, "x"])
+    connection.execute("UPDATE exclusive.scheduled_job_run SET outcome = 'failed'")
+    with pytest.raises(psycopg.errors.UniqueViolation, match="by_token"):
+        connection.execute(copy, [0, "x"])
+    with pytest.raises(psycopg.errors.UniqueViolation, match="owner"):
+        connection.execute(copy, [1, ""])
+
+
+def test_a_second_success_of_a_generation_is_an_error_and_no_success(
+    ledger: Ledger, connection: psycopg.Connection
+) -> None:
+    ledger.done(0, request())
+    claim = ledger.claim(5, request(rerun=True))
+    connection.execute("UPDATE exclusive.scheduled_job_run SET generation = 1")
+    with pytest.raises(ExclusiveError, match="one_success"):
+        ledger.at(6).finish(claim, "success", None, 0)
+    assert ledger.outcomes()[-1][-1] == "running"
+    assert ledger.at(6).status(JOB)[0].status == "running"

@@ -1,0 +1,229 @@
+"""The guard's ports in memory: what was asked of them, in order, and answers that a test lays down."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta, timezone
+from typing import Any
+
+from airflow_exclusive.core.admission import AlreadyDone, Attempt, Busy, Claim, Verdict
+from airflow_exclusive.core.guard import Guard
+from airflow_exclusive.core.job import Request, Source
+from airflow_exclusive.core.lease import Lease
+from airflow_exclusive.core.ports import JobStatus, LockAnswer, Refusal
+from airflow_exclusive.core.settings import LeaseSettings
+
+NOON = datetime(2013, 1, 2, 12, tzinfo=timezone.utc)
+TICK = "2013-01-02T00:00:00Z"
+
+
+def attempt(**changes: Any) -> Attempt:
+    """A running attempt of somebody else."""
+    plain = Attempt(
+        job_name="backup_daily",
+        run_key=TICK,
+        generation=1,
+        attempt=1,
+        fencing_token=1,
+        owner="somebody",
+        node_id="node-b",
+        outcome="running",
+        started_at=NOON,
+        lease_expires_at=NOON + timedelta(seconds=30),
+    )
+    return replace(plain, **changes)
+
+
+def claim_of(request: Request, **changes: Any) -> Claim:
+    mine = attempt(job_name=request.job_name, run_key=request.run_key, owner=request.owner, node_id=request.node_id)
+    return Claim(replace(mine, **changes))
+
+
+def busy(holder: Attempt | None = None, retry_after: float = 10.0) -> Busy:
+    return Busy("backup_daily", TICK, holder or attempt(), retry_after)
+
+
+def done(**changes: Any) -> AlreadyDone:
+    return AlreadyDone(attempt(outcome="success", finished_at=NOON, lease_expires_at=None, **changes))
+
+
+CLAIMED = "claimed"
+"""As an answer of the status store: a claim for whoever asked."""
+
+
+@dataclass
+class Clock:
+    now: float = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@dataclass
+class Calls:
+    """One diary for all fakes of a guard, so that the order between them shows."""
+
+    names: list[str] = field(default_factory=list)
+
+    def __call__(self, name: str) -> None:
+        self.names.append(name)
+
+
+@dataclass
+class FakeLocks:
+    """One lock. `down`: raise this instead of answering. `holder`: who has it."""
+
+    calls: Calls
+    clock: Clock
+    holder: str | None = None
+    down: Exception | None = None
+    kept_for: float = 0.0
+    waits: list[float] = field(default_factory=list)
+
+    def acquire(self, job_name: str, owner: str, ttl: float) -> LockAnswer:
+        self._say("acquire")
+        if self.holder in (None, owner):
+            self.holder = owner
+            return LockAnswer(True, owner, ttl)
+        assert self.holder is not None
+        return LockAnswer(False, self.holder, 7.0)
+
+    def release(self, job_name: str, owner: str, keep_for: float = 0.0) -> bool:
+        self._say("unlock")
+        mine = self.holder == owner
+        if mine:
+            self.holder, self.kept_for = (owner if keep_for else None), keep_for
+        return mine
+
+    def break_lock(self, job_name: str) -> bool:
+        self._say("break_lock")
+        broken, self.holder = self.holder is not None, None
+        return broken
+
+    def wait_for_release(self, job_name: str, timeout: float) -> None:
+        self.calls("wait")
+        self.waits.append(timeout)
+        self.clock.now += timeout
+
+    def _say(self, name: str) -> None:
+        self.calls(name)
+        if self.down:
+            raise self.down
+
+
+Answer = Busy | AlreadyDone | Claim | BaseException | str | None
+
+
+@dataclass
+class FakeStatuses:
+    """Gives the answers in order; the last one for ever. `recorded`: what the ledger has after `finish`."""
+
+    calls: Calls
+    answers: list[Answer]
+    looks: list[Answer] = field(default_factory=list)
+    recorded: str | None | Exception = "as asked"
+    requests: list[Request] = field(default_factory=list)
+    refused: list[tuple[str, str]] = field(default_factory=list)
+    finished: list[tuple[str, str | None, float]] = field(default_factory=list)
+
+    def claim(self, request: Request, settings: LeaseSettings) -> Verdict:
+        self.calls("claim")
+        self.requests.append(request)
+        return self._next(self.answers, request)
+
+    def look(self, request: Request) -> Verdict:
+        self.calls("look")
+        return self._next(self.looks, request)
+
+    def finish(self, claim: Claim, outcome: str, error: str | None, hold_at_least: float) -> str | None:
+        self.calls("finish")
+        self.finished.append((outcome, error, hold_at_least))
+        if isinstance(self.recorded, Exception):
+            raise self.recorded
+        return outcome if self.recorded == "as asked" else self.recorded
+
+    def refuse(self, request: Request, reason: str, detail: str) -> None:
+        self.calls("refuse")
+        self.refused.append((reason, detail))
+
+    def confirm(self, request: Request) -> None:
+        self.calls("confirm")
+
+    def release(self, job_name: str, reason: str) -> Attempt | None:
+        self.calls("release")
+        return attempt(job_name=job_name, outcome="released", error=reason)
+
+    def status(self, job_name: str | None) -> Sequence[JobStatus]:
+        return []
+
+    def history(self, job_name: str, run_key: str | None, limit: int) -> Sequence[Attempt]:
+        return []
+
+    def refusals(self, job_name: str, run_key: str | None, limit: int) -> Sequence[Refusal]:
+        return []
+
+    @staticmethod
+    def _next(answers: list[Answer], request: Request) -> Verdict:
+        answer = answers.pop(0) if len(answers) > 1 else answers[0]
+        if isinstance(answer, BaseException):
+            raise answer
+        if answer == CLAIMED:
+            return claim_of(request)
+        assert not isinstance(answer, str)
+        return answer
+
+
+@dataclass
+class FakeKeeper:
+    calls: Calls
+    trusted_for: float = 20.0
+    why_lost: str = "taken over"
+
+    def stop(self) -> None:
+        self.calls("keeper stops")
+
+
+@dataclass
+class Transaction:
+    done: bool = False
+
+
+@dataclass
+class World:
+    """A guard with all that surrounds it."""
+
+    guard: Guard
+    calls: Calls
+    clock: Clock
+    locks: FakeLocks
+    statuses: FakeStatuses
+    keeper: FakeKeeper
+    effects: list[Exception] = field(default_factory=list)
+    keeper_fails: Exception | None = None
+
+
+def world(*answers: Answer, looks: Sequence[Answer] = (None,), node_id: str = "node-a") -> World:
+    calls, clock = Calls(), Clock()
+    locks, keeper = FakeLocks(calls, clock), FakeKeeper(calls)
+    statuses = FakeStatuses(calls, list(answers or (CLAIMED,)), list(looks))
+
+    def start_keeper(claim: Claim, settings: LeaseSettings, sent_at: float) -> FakeKeeper:
+        calls("keeper starts")
+        if made.keeper_fails:
+            raise made.keeper_fails
+        return keeper
+
+    @contextmanager
+    def effects(lease: Lease, conn: Any, step: str) -> Iterator[Transaction]:
+        for error in made.effects:
+            raise error
+        yield Transaction()
+
+    guard = Guard(locks, statuses, start_keeper, effects, node_id, clock)
+    made = World(guard, calls, clock, locks, statuses, keeper)
+    return made
+
+
+TASK = Source(deployment="full", dag_id="flights", run_id="scheduled__1", task_id="load", try_number=1)

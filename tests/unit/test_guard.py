@@ -1,0 +1,317 @@
+"""The protocol: what is asked of whom, in which order, and what is left behind when somebody says no or nothing."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from airflow_exclusive.core.admission import Admitted, AlreadyDone, Busy
+from airflow_exclusive.core.errors import (
+    InvalidSetting,
+    NotAdmitted,
+    StaleWrite,
+    StoreMisconfigured,
+    StoreUnavailable,
+)
+from airflow_exclusive.core.job import Source
+from airflow_exclusive.core.settings import LeaseSettings
+
+from tests.support.fakes import CLAIMED, TASK, TICK, World, attempt, busy, done, world
+
+JOB = "backup_daily"
+DOWN = StoreUnavailable("nobody answers")
+
+
+def admit(of: World, **changes: Any) -> Any:
+    return of.guard.admit(JOB, **{"run_key": TICK, **changes})
+
+
+def lease_of(of: World, **changes: Any) -> Any:
+    admission = admit(of, **changes)
+    assert isinstance(admission, Admitted)
+    return admission.lease
+
+
+# admission
+
+
+def test_the_gate_is_asked_before_the_truth_and_the_keeper_comes_last() -> None:
+    asked = world(CLAIMED)
+    lease = lease_of(asked)
+    lease.finish()
+    assert asked.calls.names == ["acquire", "claim", "keeper starts", "keeper stops", "finish", "unlock"]
+    assert asked.locks.holder is None
+
+
+@pytest.mark.parametrize("answer", [busy(), done()], ids=["busy", "done"])
+def test_a_claim_that_is_refused_gives_the_lock_back(answer: Busy | AlreadyDone) -> None:
+    asked = world(answer)
+    assert admit(asked) == answer
+    assert asked.calls.names == ["acquire", "claim", "unlock", "refuse"]
+    assert asked.locks.holder is None
+    assert asked.statuses.refused == [("busy" if isinstance(answer, Busy) else "done", str(answer))]
+
+
+@pytest.mark.parametrize("error", [DOWN, StoreMisconfigured("no schema"), KeyboardInterrupt()], ids=repr)
+def test_a_claim_that_fails_gives_the_lock_back_and_admits_nobody(error: BaseException) -> None:
+    asked = world(error)
+    with pytest.raises(type(error)):
+        admit(asked)
+    assert asked.calls.names == ["acquire", "claim", "unlock"]
+    assert asked.locks.holder is None
+
+
+def test_a_keeper_that_cannot_start_gives_claim_and_lock_back() -> None:
+    asked = world(CLAIMED)
+    asked.keeper_fails = OSError("no more processes")
+    with pytest.raises(OSError, match="no more processes"):
+        admit(asked)
+    assert asked.calls.names == ["acquire", "claim", "keeper starts", "finish", "unlock"]
+    assert asked.statuses.finished[0][:2] == ("failed", "its keeper could not be started: no more processes")
+
+
+def test_who_finds_the_lock_taken_does_not_claim() -> None:
+    asked = world(looks=[busy()])
+    asked.locks.holder = "somebody"
+    assert admit(asked) == busy()
+    assert asked.calls.names == ["acquire", "look", "refuse"]
+    assert asked.locks.holder == "somebody"
+
+
+def test_a_lock_without_a_claim_is_busy_for_as_long_as_the_lock_lasts() -> None:
+    asked = world(looks=[None])
+    asked.locks.holder = "somebody"
+    answer = admit(asked)
+    assert isinstance(answer, Busy)
+    assert (answer.holder, answer.retry_after, answer.reason) == (None, 7.0, "locked by somebody")
+
+
+def test_a_tick_that_is_done_is_done_even_while_the_lock_is_taken() -> None:
+    asked = world(looks=[done()])
+    asked.locks.holder = "somebody"
+    assert admit(asked) == done()
+
+
+def test_a_claim_that_lapsed_before_its_reply_is_asked_again_under_a_new_owner() -> None:
+    asked = world(None, CLAIMED)
+    lease = lease_of(asked)
+    first, second = asked.statuses.requests
+    assert first.owner != second.owner == lease.owner
+    assert replace(first, owner="") == replace(second, owner="")
+    assert asked.calls.names == ["acquire", "claim", "unlock", "acquire", "claim", "keeper starts"]
+
+
+def test_a_request_without_a_run_key_is_a_tick_of_its_own() -> None:
+    keys = {lease_of(world(CLAIMED), run_key=None).run_key for _ in range(3)}
+    assert len(keys) == 3
+
+
+def test_bad_arguments_are_refused_before_anybody_is_asked() -> None:
+    asked = world()
+    for bad in (
+        {"run_key": ""},
+        {"wait": -1},
+        {"wait": -math.inf},
+        {"wait": "long"},
+        {"wait": math.nan},
+        {"ttl": 0},
+        {"ttl": 5, "settings": LeaseSettings()},
+    ):
+        with pytest.raises(InvalidSetting):
+            admit(asked, **bad)
+    with pytest.raises(InvalidSetting):
+        asked.guard.admit("")
+    assert asked.calls.names == []
+
+
+# Redis down
+
+
+def test_redis_down_admits_nobody_by_default() -> None:
+    asked = world(CLAIMED)
+    asked.locks.down = DOWN
+    with pytest.raises(StoreUnavailable):
+        admit(asked)
+    assert asked.calls.names == ["acquire"]
+
+
+def test_redis_down_lets_postgres_decide_where_that_was_chosen() -> None:
+    asked = world(CLAIMED)
+    asked.locks.down = DOWN
+    lease = lease_of(asked, settings=LeaseSettings(on_redis_down="postgres"))
+    lease.finish()
+    assert asked.calls.names == ["acquire", "claim", "keeper starts", "keeper stops", "finish", "unlock"]
+
+
+def test_redis_down_and_postgres_saying_no_is_no() -> None:
+    asked = world(busy())
+    asked.locks.down = DOWN
+    assert admit(asked, settings=LeaseSettings(on_redis_down="postgres")) == busy()
+
+
+# waiting
+
+
+def test_nobody_waits_unless_asked_to() -> None:
+    asked = world(busy())
+    admit(asked)
+    assert asked.locks.waits == []
+
+
+def test_waiting_ends_with_the_last_answer_recorded_once() -> None:
+    asked = world(busy(retry_after=3))
+    assert admit(asked, wait=10) == busy(retry_after=3)
+    assert sum(asked.locks.waits) == pytest.approx(10)
+    assert asked.calls.names.count("refuse") == 1
+    assert asked.calls.names[-1] == "refuse"
+
+
+def test_who_waits_is_admitted_once_the_holder_has_gone() -> None:
+    asked = world(busy(), busy(), CLAIMED)
+    assert lease_of(asked, wait=math.inf)
+    assert "refuse" not in asked.calls.names
+
+
+def test_who_waits_learns_that_the_tick_was_done_meanwhile() -> None:
+    assert admit(world(busy(), done()), wait=math.inf) == done()
+
+
+@pytest.mark.parametrize(("retry_after", "pause"), [(0.0, 0.05), (1.5, 1.5), (3600.0, 5.0), (-4.0, 0.05)])
+def test_a_waiter_asks_again_neither_at_once_nor_too_late(retry_after: float, pause: float) -> None:
+    asked = world(busy(retry_after=retry_after), CLAIMED)
+    admit(asked, wait=100)
+    assert asked.locks.waits == [pause]
+
+
+def test_an_own_earlier_attempt_is_waited_for_without_being_asked_to() -> None:
+    own = busy(attempt(source=TASK))
+    asked = world(own, own, done(source=TASK))
+    answer = admit(asked, wait=0, source=replace(TASK, try_number=2))
+    assert isinstance(answer, AlreadyDone)
+    assert len(asked.locks.waits) == 2
+
+
+def test_another_task_instance_is_not_waited_for() -> None:
+    asked = world(busy(attempt(source=TASK)))
+    admit(asked, wait=0, source=replace(TASK, run_id="scheduled__2"))
+    assert asked.locks.waits == []
+
+
+def test_a_waiter_keeps_its_owner_so_that_a_lost_reply_finds_its_own_claim() -> None:
+    asked = world(busy(), busy(), CLAIMED)
+    admit(asked, wait=100)
+    assert len({request.owner for request in asked.statuses.requests}) == 1
+
+
+# the end of a lease
+
+
+@pytest.mark.parametrize("recorded", ["taken_over", "released", None])
+def test_a_result_that_the_ledger_refuses_is_a_stale_write_and_is_recorded(recorded: str | None) -> None:
+    asked = world(CLAIMED)
+    lease = lease_of(asked)
+    asked.statuses.recorded = recorded
+    with pytest.raises(StaleWrite, match=f"already ended as {recorded or 'nothing known'}; its success is refused"):
+        lease.finish()
+    assert [reason for reason, _ in asked.statuses.refused] == ["stale"]
+    assert asked.locks.holder is None
+
+
+def test_a_stale_attempt_leaves_the_lock_of_its_successor_alone() -> None:
+    asked = world(CLAIMED)
+    lease = lease_of(asked)
+    asked.statuses.recorded, asked.locks.holder = "taken_over", "successor"
+    with pytest.raises(StaleWrite):
+        lease.finish()
+    assert asked.locks.holder == "successor"
+
+
+def test_the_lock_is_given_back_even_if_the_truth_does_not_answer() -> None:
+    asked = world(CLAIMED)
+    lease = lease_of(asked)
+    asked.statuses.recorded = DOWN
+    with pytest.raises(StoreUnavailable):
+        lease.finish()
+    assert asked.locks.holder is None
+
+
+def test_a_result_counts_even_if_the_gate_does_not_answer() -> None:
+    asked = world(CLAIMED)
+    lease = lease_of(asked)
+    asked.locks.down = DOWN
+    lease.finish()
+    assert asked.statuses.finished == [("success", None, 0.0)]
+
+
+def test_hold_at_least_keeps_the_lock_for_what_is_left_of_it() -> None:
+    asked = world(CLAIMED)
+    lease = lease_of(asked, settings=LeaseSettings(hold_at_least=60))
+    asked.clock.now += 20
+    lease.finish()
+    assert asked.statuses.finished == [("success", None, 60)]
+    assert asked.locks.kept_for == pytest.approx(40)
+
+
+def test_hold_at_least_that_is_over_keeps_nothing() -> None:
+    asked = world(CLAIMED)
+    lease = lease_of(asked, settings=LeaseSettings(hold_at_least=60))
+    asked.clock.now += 61
+    lease.finish()
+    assert asked.locks.holder is None
+
+
+def test_a_stale_transaction_is_recorded_as_such() -> None:
+    asked = world(CLAIMED)
+    lease = lease_of(asked)
+    asked.effects.append(StaleWrite("token 1 is refused"))
+    with pytest.raises(StaleWrite), lease.transaction(object()):
+        pass
+    assert asked.statuses.refused == [("stale", "token 1 is refused")]
+
+
+# the rest of the guard
+
+
+def test_hold_finishes_the_lease_at_the_end_of_the_block() -> None:
+    asked = world(CLAIMED)
+    with asked.guard.hold(JOB, run_key=TICK) as lease:
+        assert lease.token == 1
+    assert asked.statuses.finished == [("success", None, 0.0)]
+
+
+def test_hold_raises_the_answer_where_it_is_no() -> None:
+    with pytest.raises(NotAdmitted, match="busy: backup_daily runs tick") as refused, world(busy()).guard.hold(JOB):
+        pytest.fail("nobody was admitted")
+    assert refused.value.admission == busy()
+
+
+@pytest.mark.parametrize("verdict", [busy(), done(), None])
+def test_peek_tells_without_taking_or_recording(verdict: Busy | AlreadyDone | None) -> None:
+    asked = world(looks=[verdict])
+    assert asked.guard.peek(JOB, run_key=TICK) == verdict
+    assert asked.calls.names == ["look"]
+
+
+def test_release_ends_the_attempt_before_it_frees_the_lock() -> None:
+    asked = world()
+    asked.locks.holder = "somebody"
+    ended = asked.guard.release(JOB, reason="node-b burns")
+    assert ended is not None
+    assert ended.error == "node-b burns"
+    assert asked.calls.names == ["release", "break_lock"]
+
+
+def test_the_node_and_the_source_are_passed_on() -> None:
+    asked = world(CLAIMED, node_id="node-a")
+    admit(asked, source=TASK, rerun=True)
+    (request,) = asked.statuses.requests
+    assert (request.node_id, request.source, request.rerun) == ("node-a", TASK, True)
+    assert (request.job_name, request.run_key) == (JOB, TICK)
+
+
+def test_the_command_line_is_no_task_instance() -> None:
+    asked = world(busy(attempt(source=Source())))
+    admit(asked, wait=0)
+    assert asked.locks.waits == []

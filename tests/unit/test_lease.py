@@ -1,0 +1,144 @@
+"""What the holder of a lease may do, and how it ends."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import pytest
+from airflow_exclusive.core.admission import Admitted
+from airflow_exclusive.core.errors import LeaseLost, StoreUnavailable
+from airflow_exclusive.core.lease import Lease, current_lease
+from airflow_exclusive.core.settings import LeaseSettings
+
+from tests.support.fakes import TICK, World, world
+
+
+def leased(settings: LeaseSettings | None = None) -> tuple[World, Lease]:
+    made = world()
+    admission = made.guard.admit("backup_daily", run_key=TICK, settings=settings)
+    assert isinstance(admission, Admitted)
+    return made, admission.lease
+
+
+def test_a_block_that_ends_is_a_success() -> None:
+    made, lease = leased()
+    with lease:
+        pass
+    assert made.statuses.finished == [("success", None, 0.0)]
+
+
+@pytest.mark.parametrize(
+    "error", [ValueError("no rows"), KeyboardInterrupt("no rows"), SystemExit("no rows")], ids=repr
+)
+def test_a_block_left_by_an_exception_has_failed(error: BaseException) -> None:
+    made, lease = leased()
+    with pytest.raises(type(error), match="no rows"), lease:
+        raise error
+    assert made.statuses.finished == [("failed", f"{type(error).__name__}: no rows", 0.0)]
+
+
+def test_a_failure_that_cannot_be_recorded_does_not_hide_the_jobs_own_error(caplog: pytest.LogCaptureFixture) -> None:
+    made, lease = leased()
+    made.statuses.recorded = StoreUnavailable("nobody answers")
+    with caplog.at_level(logging.WARNING), pytest.raises(ValueError, match="no rows"), lease:
+        raise ValueError("no rows")
+    assert "could not record the failure of backup_daily" in caplog.text
+
+
+def test_a_success_that_cannot_be_recorded_is_an_error() -> None:
+    made, lease = leased()
+    made.statuses.recorded = StoreUnavailable("nobody answers")
+    with pytest.raises(StoreUnavailable), lease:
+        pass
+
+
+def test_a_lease_finished_inside_its_block_is_not_finished_again() -> None:
+    made, lease = leased()
+    with lease:
+        lease.finish("failed", "half done")
+    assert made.statuses.finished == [("failed", "half done", 0.0)]
+
+
+def test_a_lease_is_finished_once() -> None:
+    made, lease = leased()
+    lease.finish()
+    with pytest.raises(LeaseLost, match="already finished"):
+        lease.finish()
+    assert made.calls.names.count("finish") == 1
+
+
+def test_the_keeper_is_stopped_before_the_attempt_is_closed() -> None:
+    made, lease = leased()
+    lease.finish()
+    assert made.calls.names[-3:] == ["keeper stops", "finish", "unlock"]
+
+
+def test_a_finished_lease_is_not_held() -> None:
+    _, lease = leased(LeaseSettings(on_lease_lost="warn"))
+    lease.finish()
+    with pytest.raises(LeaseLost, match="the attempt is finished"):
+        lease.ensure_held()
+    with pytest.raises(LeaseLost):
+        lease.transaction(object())
+
+
+@pytest.mark.parametrize("policy", ["stop", "raise"])
+def test_a_lost_lease_is_told_at_the_next_check(policy: Any) -> None:
+    made, lease = leased(LeaseSettings(on_lease_lost=policy))
+    lease.ensure_held()
+    made.keeper.trusted_for = 0
+    assert lease.lost == "taken over"
+    with pytest.raises(LeaseLost, match="^backup_daily 2013-01-02T00:00:00Z with token 1: taken over$"):
+        lease.ensure_held()
+
+
+def test_with_warn_a_lost_lease_is_said_once_and_nothing_is_raised(caplog: pytest.LogCaptureFixture) -> None:
+    made, lease = leased(LeaseSettings(on_lease_lost="warn"))
+    made.keeper.trusted_for = -1
+    with caplog.at_level(logging.WARNING):
+        lease.ensure_held()
+        lease.ensure_held()
+    assert caplog.text.count("is lost: taken over") == 1
+
+
+def test_no_transaction_begins_under_a_lost_lease() -> None:
+    made, lease = leased()
+    made.keeper.trusted_for = 0
+    with pytest.raises(LeaseLost):
+        lease.transaction(object())
+
+
+def test_the_current_lease_is_that_of_the_block_around() -> None:
+    _, outer = leased()
+    _, inner = leased()
+    with outer:
+        with inner:
+            assert current_lease() is inner
+        assert current_lease() is outer
+    with pytest.raises(LeaseLost, match="no lease is held here"):
+        current_lease()
+
+
+def test_children_are_told_what_they_work_for() -> None:
+    _, lease = leased()
+    told = {
+        "EXCLUSIVE_JOB": "backup_daily",
+        "EXCLUSIVE_RUN_KEY": TICK,
+        "EXCLUSIVE_TOKEN": "1",
+        "EXCLUSIVE_GENERATION": "1",
+        "EXCLUSIVE_OWNER": lease.owner,
+    }
+    assert told.items() <= lease.environment.items()
+
+
+def test_a_check_during_the_end_of_a_lease_says_that_it_is_finished() -> None:
+    made, lease = leased()
+    seen = []
+
+    def stop() -> None:
+        seen.append(lease.lost)
+
+    made.keeper.stop = stop  # type: ignore[method-assign]
+    lease.finish()
+    assert seen == ["the attempt is finished"]

@@ -1,0 +1,68 @@
+"""The memory shared by job and keeper: read whole, or not at all."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+
+import pytest
+from airflow_exclusive.keeper.page import Entry, Page
+from hypothesis import given
+from hypothesis import strategies as st
+
+
+@pytest.fixture
+def page() -> Iterator[Page]:
+    made = Page.create(Entry(confirmed=1.0))
+    yield made
+    made.close()
+
+
+@given(st.floats(1, 1e9), st.none() | st.floats(1, 1e9), st.booleans(), st.text(st.characters(exclude_characters="\0")))
+def test_what_was_written_is_read(confirmed: float, lost: float | None, ready: bool, reason: str) -> None:
+    made = Page.create(Entry(1.0))
+    made.write(Entry(confirmed, lost, ready, reason))
+    read = made.read()
+    made.close()
+    assert (read.confirmed, read.lost, read.ready) == (confirmed, lost, ready)
+    assert reason.startswith(read.reason.rstrip("�"))
+
+
+@pytest.mark.parametrize("cut", range(0, 1200, 37))
+def test_a_writer_that_died_in_the_middle_leaves_the_old_entry_or_the_new_one(page: Page, cut: int) -> None:
+    old, new = Entry(1.0, None, True, "old"), Entry(2.0, 3.0, True, "new")
+    page.write(new)
+    written = bytes(page._memory[:])
+    page.write(old)
+    page._memory[: min(cut, len(written))] = written[:cut]
+
+    read: list[Entry] = []
+    reader = threading.Thread(target=lambda: read.append(page.read()), daemon=True)
+    reader.start()
+    reader.join(5)
+    assert read in ([old], [new])
+
+
+def test_readers_never_see_half_an_entry(page: Page) -> None:
+    entries = [Entry(float(n), float(n), True, str(n) * 100) for n in range(1, 8)]
+    page.write(entries[0])
+    over = threading.Event()
+
+    def write() -> None:
+        while not over.is_set():
+            for entry in entries:
+                page.write(entry)
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    try:
+        assert all(page.read() in entries for _ in range(20_000))
+    finally:
+        over.set()
+        writer.join()
+
+
+def test_a_closed_page_stays_closed(page: Page) -> None:
+    other = Page.create(Entry(1.0))
+    other.close()
+    other.close()

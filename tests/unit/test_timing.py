@@ -1,0 +1,88 @@
+"""The trust window: in which order things become due, and never too late."""
+
+from __future__ import annotations
+
+import pytest
+from airflow_exclusive.core.timing import Action, TrustWindow
+from hypothesis import given
+from hypothesis import strategies as st
+
+ORDER = [Action.WAIT, Action.RENEW, Action.STOP, Action.KILL]
+TIMES = st.floats(0, 1e6)
+TTLS = st.floats(1, 7 * 86400)
+
+
+@st.composite
+def windows(draw: st.DrawFn) -> TrustWindow:
+    confirmed, ttl = draw(TIMES), draw(TTLS)
+    # The loss is noticed at any time after the last confirmation, even long after the window has ended.
+    lost = draw(st.none() | st.floats(0, 2).map(lambda part: confirmed + part * ttl))
+    return TrustWindow(ttl, confirmed, draw(st.booleans()), lost)
+
+
+@given(windows(), st.lists(st.floats(0, 3), min_size=2, max_size=20))
+def test_actions_only_get_stronger_as_time_goes_on(window: TrustWindow, parts: list[float]) -> None:
+    moments = [window.confirmed + part * window.ttl for part in sorted(parts)]
+    ranks = [ORDER.index(window.action(moment)) for moment in moments]
+    assert ranks == sorted(ranks)
+
+
+@given(windows())
+def test_everything_is_over_before_somebody_else_may_take_over(window: TrustWindow) -> None:
+    assert window.deadline < window.confirmed + window.ttl
+    assert window.kill_at < window.confirmed + window.ttl
+    assert window.action(window.confirmed + window.ttl) is Action.KILL
+
+
+@given(windows(), st.floats(0, 3))
+def test_the_work_is_asked_to_stop_while_the_lease_is_still_believed_in(window: TrustWindow, part: float) -> None:
+    now = window.confirmed + part * window.ttl
+    if now >= window.deadline:
+        assert window.action(now) in (Action.STOP, Action.KILL)
+
+
+@given(TIMES, TTLS, st.floats(0, 0.6), st.floats(0, 3))
+def test_nothing_is_believed_in_after_it_was_lost(confirmed: float, ttl: float, lost: float, later: float) -> None:
+    moment = confirmed + lost * ttl
+    window = TrustWindow(ttl, confirmed, lost=moment)
+    assert window.deadline <= moment
+    assert window.action(moment + later * ttl) in (Action.STOP, Action.KILL)
+
+
+@given(TIMES, TTLS, st.floats(0, 0.6))
+def test_a_loss_leaves_the_grace_to_stop_in_good_order(confirmed: float, ttl: float, lost: float) -> None:
+    window = TrustWindow(ttl, confirmed, lost=confirmed + lost * ttl)
+    assert window.kill_at - window.stop_at == pytest.approx(window.grace, abs=1e-3)
+    assert window.grace == pytest.approx(0.2 * ttl)
+
+
+@given(windows(), st.floats(0, 3), st.floats(0, 0.999))
+def test_no_change_comes_before_the_next_change(window: TrustWindow, part: float, between: float) -> None:
+    now = window.confirmed + part * window.ttl
+    pause = window.next_change(now)
+    assert pause >= 0
+    assert window.action(now + between * pause) is window.action(now)
+
+
+@given(windows(), st.floats(0, 3))
+def test_sleeping_from_change_to_change_reaches_the_end(window: TrustWindow, part: float) -> None:
+    now, seen = window.confirmed + part * window.ttl, 0
+    while window.action(now) is not Action.KILL:
+        pause = window.next_change(now)
+        assert pause > 0
+        now += pause
+        seen += 1
+        assert seen <= 3
+
+
+def test_a_fixed_lease_is_never_renewed() -> None:
+    window = TrustWindow(30, 0, renew=False)
+    assert {window.action(second / 10) for second in range(300)} == {Action.WAIT, Action.STOP, Action.KILL}
+
+
+@pytest.mark.parametrize(
+    ("second", "action"),
+    [(9.9, Action.WAIT), (10, Action.RENEW), (20.9, Action.RENEW), (21, Action.STOP), (27, Action.KILL)],
+)
+def test_the_default_lease_of_thirty_seconds(second: float, action: Action) -> None:
+    assert TrustWindow(30, 0).action(second) is action
