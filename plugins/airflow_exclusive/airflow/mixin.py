@@ -19,6 +19,7 @@ from airflow_exclusive.airflow.compat import (
 )
 from airflow_exclusive.airflow.early_checks import checked_unless_template
 from airflow_exclusive.airflow.late_fields import LeaseInTemplate, filled_in
+from airflow_exclusive.airflow.orphan import output_outlives_supervisor
 from airflow_exclusive.core.errors import ExclusiveError, InvalidSetting, LeaseLost, NotAdmitted
 from airflow_exclusive.core.job import Source, check_job_name, check_run_key
 from airflow_exclusive.core.settings import (
@@ -173,7 +174,7 @@ class ExclusiveMixin:
 
     def _run_with(self, lease: Lease, context: Context) -> Any:
         try:
-            with lease, self._told_about(lease, context):
+            with lease, self._told_about(lease, context), output_outlives_supervisor():
                 try:
                     return super().execute(context)  # type: ignore[misc]
                 except AirflowSkipException:

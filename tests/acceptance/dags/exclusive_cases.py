@@ -39,13 +39,19 @@ def meet(folder: str, lease: Any) -> str:
     return f"done with token {lease.token}"
 
 
+@exclusive_task(job_name="{{ dag_run.conf['job'] }}", **QUICK)
+def work(folder: str, lease: Any) -> str:
+    return meet(folder, lease)
+
+
 @dag(schedule=None, start_date=START, catchup=False)
 def guarded() -> None:
-    @exclusive_task(job_name="{{ dag_run.conf['job'] }}", **QUICK)
-    def work(folder: str, lease: Any) -> str:
-        return meet(folder, lease)
-
     work("{{ dag_run.conf['folder'] }}")
+
+
+@dag(schedule=None, start_date=START, catchup=False)
+def guarded_once() -> None:
+    work.override(retries=0)("{{ dag_run.conf['folder'] }}")
 
 
 @dag(schedule=None, start_date=START, catchup=False)
@@ -62,4 +68,5 @@ def guarded_bash() -> None:
 
 
 guarded()
+guarded_once()
 guarded_bash()

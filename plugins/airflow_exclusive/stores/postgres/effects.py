@@ -50,11 +50,16 @@ class _DbApi:
 
 
 class _SqlAlchemy:
-    """A SQLAlchemy connection or session; it begins its transaction by itself."""
+    """A SQLAlchemy connection or session, in a transaction of ours if its driver is in autocommit mode."""
 
     def __init__(self, conn: Any) -> None:
         self._conn = conn
         self._executor = conn.connection() if hasattr(conn, "get_bind") else conn
+        if not self._executor.in_transaction():
+            self._executor.begin()  # SQLAlchemy 1.4 would commit each statement by itself
+        self._own_begin = bool(self._executor.connection.dbapi_connection.autocommit)
+        if self._own_begin:
+            self.execute("BEGIN")
 
     def execute(self, text: str, params: Mapping[str, Any] | None = None) -> Any:
         return self._executor.exec_driver_sql(text, dict(params) if params else None)
@@ -66,6 +71,8 @@ class _SqlAlchemy:
         self._finish("rollback")
 
     def _finish(self, how: str) -> None:
+        if self._own_begin:
+            self.execute(how)
         # SQLAlchemy 1.4 connections have no commit() of their own, only their transaction has.
         target = self._conn if hasattr(self._conn, how) else self._conn.get_transaction()
         getattr(target, how)()

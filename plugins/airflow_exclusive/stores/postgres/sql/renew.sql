@@ -1,4 +1,5 @@
--- Keep the lease for another ttl; one that was sent earlier and comes later doesn't shorten it. No row: the attempt isn't the runner any more.
+-- Keep the lease for another ttl; a renewal that was delayed on its way doesn't shorten it. No row: the attempt isn't the
+-- runner any more.
 UPDATE {schema}.scheduled_job_status SET
     heartbeat_at = coalesce(%(now)s, now()),
     lease_expires_at = greatest(lease_expires_at, coalesce(%(now)s, now()) + %(ttl)s * interval '1 second')
