@@ -9,14 +9,14 @@ from collections.abc import Iterator
 
 import psycopg
 import pytest
+from psycopg import sql
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
+
 from airflow_exclusive.core.admission import Claim
 from airflow_exclusive.core.errors import ExclusiveError, InvalidSetting, StoreMisconfigured, StoreUnavailable
 from airflow_exclusive.core.settings import LeaseSettings
 from airflow_exclusive.stores.postgres.database import Database
 from airflow_exclusive.stores.postgres.schema import upgrade
-from psycopg import sql
-from psycopg.conninfo import conninfo_to_dict, make_conninfo
-
 from tests.support import children
 from tests.support.ledger import JOB, Ledger, request
 
@@ -92,7 +92,9 @@ def test_of_four_processes_one_runs_each_tick_with_growing_tokens(database: str)
 
 def test_without_its_tables_it_says_what_to_run(empty_database: str) -> None:
     ledger = Ledger(empty_database)
-    with pytest.raises(StoreMisconfigured, match=r"schema 'exclusive' in .* isn't ready: .*; run `airflow-exclusive init`"):
+    with pytest.raises(
+        StoreMisconfigured, match=r"schema 'exclusive' in .* isn't ready: .*; run `airflow-exclusive init`"
+    ):
         ledger.statuses.look(request())
     ledger.close()
 

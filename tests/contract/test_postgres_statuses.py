@@ -8,11 +8,11 @@ from dataclasses import replace
 
 import psycopg
 import pytest
+
 from airflow_exclusive.core.admission import AlreadyDone, Busy, Claim
 from airflow_exclusive.core.errors import ExclusiveError, InvalidSetting
 from airflow_exclusive.core.settings import LeaseSettings
 from airflow_exclusive.stores.postgres.statuses import PostgresStatuses
-
 from tests.support.ledger import JOB, NEXT_TICK, START, TASK, TICK, Ledger, request
 from tests.support.waiting import eventually
 

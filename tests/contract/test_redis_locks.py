@@ -9,11 +9,11 @@ from collections.abc import Iterator
 
 import pytest
 import redis
+
 from airflow_exclusive.core.errors import InvalidSetting, StoreMisconfigured, StoreUnavailable
 from airflow_exclusive.keeper.gate import Gate
 from airflow_exclusive.stores.redis.locks import RedisLocks
 from airflow_exclusive.stores.redis.scripts import lock_key, wake_key
-
 from tests.support.waiting import eventually
 
 JOB = "备份 {daily}"

@@ -9,7 +9,6 @@ import sys
 
 from airflow_exclusive.core.admission import Claim
 from airflow_exclusive.core.settings import LeaseSettings
-
 from tests.support.ledger import Ledger, request
 
 

@@ -73,13 +73,14 @@ class Calls:
 
 @dataclass
 class FakeLocks:
-    """One lock. `down`: raise this instead of answering. `holder`: who has it."""
+    """One lock. `down`: raise this instead of answering. `holder`: who has it, until so many waits later."""
 
     calls: Calls
     clock: Clock
     holder: str | None = None
     down: Exception | None = None
     kept_for: float = 0.0
+    freed_by_wait: int | None = None
     waits: list[float] = field(default_factory=list)
 
     def acquire(self, job_name: str, owner: str, ttl: float) -> LockAnswer:
@@ -106,6 +107,8 @@ class FakeLocks:
         self.calls("wait")
         self.waits.append(timeout)
         self.clock.now += timeout
+        if len(self.waits) == self.freed_by_wait:
+            self.holder = None
 
     def _say(self, name: str) -> None:
         self.calls(name)
@@ -123,7 +126,7 @@ class FakeStatuses:
     calls: Calls
     answers: list[Answer]
     looks: list[Answer] = field(default_factory=list)
-    recorded: str | None | Exception = "as asked"
+    recorded: str | Exception | None = "as asked"
     requests: list[Request] = field(default_factory=list)
     refused: list[tuple[str, str]] = field(default_factory=list)
     finished: list[tuple[str, str | None, float]] = field(default_factory=list)

@@ -6,9 +6,9 @@ from dataclasses import asdict, replace
 from typing import Any
 
 import pytest
+
 from airflow_exclusive.core.admission import AlreadyDone, Attempt, Busy, Claim, decide
 from airflow_exclusive.core.job import Request, Source
-
 from tests.support.fakes import NOON, TASK, TICK, attempt
 
 ME = Request("backup_daily", TICK, owner="me", node_id="node-a", source=TASK)

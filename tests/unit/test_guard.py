@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+
 from airflow_exclusive.core.admission import Admitted, AlreadyDone, Busy
 from airflow_exclusive.core.errors import (
     InvalidSetting,
@@ -15,9 +16,9 @@ from airflow_exclusive.core.errors import (
     StoreMisconfigured,
     StoreUnavailable,
 )
+from airflow_exclusive.core.guard import IN_PASSING
 from airflow_exclusive.core.job import Source
 from airflow_exclusive.core.settings import LeaseSettings
-
 from tests.support.fakes import CLAIMED, TASK, TICK, World, attempt, busy, done, world
 
 JOB = "backup_daily"
@@ -80,12 +81,23 @@ def test_who_finds_the_lock_taken_does_not_claim() -> None:
     assert asked.locks.holder == "somebody"
 
 
-def test_a_lock_without_a_claim_is_busy_for_as_long_as_the_lock_lasts() -> None:
+def test_a_lock_without_a_claim_is_no_reason_to_turn_away() -> None:
+    asked = world(CLAIMED, looks=[None])
+    asked.locks.holder = "somebody who is asking for another tick"
+    asked.locks.freed_by_wait = 3
+    assert isinstance(admit(asked), Admitted)
+    assert asked.statuses.refused == []
+    assert max(asked.locks.waits) <= 0.1
+
+
+def test_a_lock_without_a_claim_that_outlasts_a_ttl_is_busy() -> None:
     asked = world(looks=[None])
-    asked.locks.holder = "somebody"
-    answer = admit(asked)
+    asked.locks.holder = "somebody who never claims"
+    began = asked.clock.now
+    answer = admit(asked, ttl=30)
     assert isinstance(answer, Busy)
-    assert (answer.holder, answer.retry_after, answer.reason) == (None, 7.0, "locked by somebody")
+    assert (answer.holder, answer.reason) == (None, IN_PASSING)
+    assert asked.clock.now - began >= 30
 
 
 def test_a_tick_that_is_done_is_done_even_while_the_lock_is_taken() -> None:

@@ -6,11 +6,11 @@ import logging
 from typing import Any
 
 import pytest
+
 from airflow_exclusive.core.admission import Admitted
 from airflow_exclusive.core.errors import LeaseLost, StoreUnavailable
 from airflow_exclusive.core.lease import Lease, current_lease
 from airflow_exclusive.core.settings import LeaseSettings
-
 from tests.support.fakes import TICK, World, world
 
 

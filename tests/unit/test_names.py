@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
 from airflow_exclusive.core.errors import InvalidSetting
 from airflow_exclusive.core.job import MAX_NAME, check_job_name, check_run_key
 from airflow_exclusive.stores.redis.scripts import lock_key, wake_key
-from hypothesis import example, given
-from hypothesis import strategies as st
 
 CHECKS = pytest.mark.parametrize(("check", "field"), [(check_job_name, "job_name"), (check_run_key, "run_key")])
 NAMES = st.text(st.characters(exclude_categories=["Cc", "Cs"]), min_size=1, max_size=MAX_NAME).filter(str.strip)

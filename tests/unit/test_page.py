@@ -6,9 +6,10 @@ import threading
 from collections.abc import Iterator
 
 import pytest
-from airflow_exclusive.keeper.page import Entry, Page
 from hypothesis import given
 from hypothesis import strategies as st
+
+from airflow_exclusive.keeper.page import Entry, Page
 
 
 @pytest.fixture

@@ -7,10 +7,11 @@ import pickle
 from typing import Any
 
 import pytest
-from airflow_exclusive.core.errors import InvalidSetting
-from airflow_exclusive.core.settings import MAX_TTL, MIN_TTL, LeaseSettings
 from hypothesis import given
 from hypothesis import strategies as st
+
+from airflow_exclusive.core.errors import InvalidSetting
+from airflow_exclusive.core.settings import MAX_TTL, MIN_TTL, LeaseSettings
 
 
 @pytest.mark.parametrize(

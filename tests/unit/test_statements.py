@@ -5,6 +5,7 @@ from __future__ import annotations
 from importlib.resources import files
 
 import pytest
+
 from airflow_exclusive.core.errors import InvalidSetting
 from airflow_exclusive.stores.postgres.statements import check_schema, migrations, statement
 

@@ -6,10 +6,11 @@ from datetime import datetime, timedelta, timezone
 from zoneinfo import ZoneInfo
 
 import pytest
-from airflow_exclusive.core.errors import InvalidSetting
-from airflow_exclusive.core.ticks import run_key_of_dag_run, tick_key
 from hypothesis import given
 from hypothesis import strategies as st
+
+from airflow_exclusive.core.errors import InvalidSetting
+from airflow_exclusive.core.ticks import run_key_of_dag_run, tick_key
 
 ZONES = st.sampled_from(["UTC", "Asia/Shanghai", "America/New_York", "Asia/Kathmandu"]).map(ZoneInfo)
 DUE = datetime(2013, 1, 2, tzinfo=timezone.utc)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import pytest
-from airflow_exclusive.core.timing import Action, TrustWindow
 from hypothesis import given
 from hypothesis import strategies as st
+
+from airflow_exclusive.core.timing import Action, TrustWindow
 
 ORDER = [Action.WAIT, Action.RENEW, Action.STOP, Action.KILL]
 TIMES = st.floats(0, 1e6)

@@ -107,7 +107,7 @@ def init(postgres: str, schema: str, effects: bool) -> None:
     click.echo(f"schema {schema}: applied {', '.join(applied)}" if applied else f"schema {schema}: up to date")
 
 
-@cli.command(context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
+@cli.command()
 @click.argument("job")
 @click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
 @click.option("--run-key", help="The tick; without it the command is guarded against overlap, not against repetition")

@@ -22,6 +22,11 @@ log = logging.getLogger(__name__)
 
 Admission = Admitted | Busy | AlreadyDone
 
+IN_PASSING = "locked by somebody whom Postgres doesn't know as its runner"
+"""Somebody is asking just now, or has just finished, or died in between. That is no reason to skip a tick, since only the
+truth says who runs: it passes in milliseconds, or with the ttl of the one who died."""
+
+_POLL_IN_PASSING = 0.1
 _POLL_AT_LEAST = 0.05
 _POLL_AT_MOST = 5.0
 
@@ -67,7 +72,8 @@ class Guard:
             raise InvalidSetting("ttl", ttl, "is part of settings=LeaseSettings(…) already; give one of the two")
         settings = settings or LeaseSettings(ttl=ttl)
         request = self._request(job_name, run_key, source, rerun)
-        give_up_at = self.clock() + wait
+        now = self.clock()
+        patience = _Patience(request.source, others=now + wait, in_passing=now + settings.seconds)
         announced = ""
         while True:
             answer = self._ask(request, settings)
@@ -75,11 +81,10 @@ class Guard:
                 request = replace(request, owner=_new_owner())
                 continue
             if isinstance(answer, Busy):
-                own = answer.holder is not None and request.source.same_task_instance(answer.holder.source)
-                left = math.inf if own else give_up_at - self.clock()
+                left = patience.until(answer) - self.clock()
                 if left > 0:
-                    if announced != (announced := answer.holder.owner if answer.holder else answer.reason):
-                        log.info("%s; waiting%s", answer, " for this task instance's own attempt" if own else "")
+                    if announced != (announced := str(answer.holder and answer.holder.owner)):
+                        log.info("%s; waiting%s", answer, patience.reason(answer))
                     self._stand_by(answer, left)
                     continue
             if not isinstance(answer, Admitted):
@@ -158,7 +163,7 @@ class Guard:
             seen = self.statuses.look(request)
             if isinstance(seen, (Busy, AlreadyDone)):
                 return seen
-            return Busy(request.job_name, request.run_key, None, lock.seconds_left, f"locked by {lock.owner}")
+            return Busy(request.job_name, request.run_key, None, lock.seconds_left, IN_PASSING)
         return self._claim(request, settings)
 
     def _claim(self, request: Request, settings: LeaseSettings) -> Admission | None:
@@ -218,8 +223,31 @@ class Guard:
             log.warning("could not give back the lock of %s, it ends by itself: %s", job_name, error)
 
     def _stand_by(self, busy: Busy, left: float) -> None:
-        pause = min(max(busy.retry_after, _POLL_AT_LEAST), _POLL_AT_MOST, left)
+        longest = _POLL_IN_PASSING if busy.reason == IN_PASSING else _POLL_AT_MOST
+        pause = min(max(busy.retry_after, _POLL_AT_LEAST), longest, left)
         self.locks.wait_for_release(busy.job_name, pause)
+
+
+@dataclass(frozen=True)
+class _Patience:
+    """Until when, on the guard's clock, to stand by for whom."""
+
+    source: Source
+    others: float
+    in_passing: float
+
+    def until(self, busy: Busy) -> float:
+        if self._own(busy):
+            return math.inf
+        if busy.reason == IN_PASSING:
+            return max(self.others, self.in_passing)
+        return self.others
+
+    def reason(self, busy: Busy) -> str:
+        return " for this task instance's own attempt" if self._own(busy) else ""
+
+    def _own(self, busy: Busy) -> bool:
+        return busy.holder is not None and self.source.same_task_instance(busy.holder.source)
 
 
 def _new_owner() -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from contextvars import ContextVar, Token
 from types import TracebackType
@@ -32,6 +32,10 @@ class StepTransaction(Protocol):
 
     @property
     def done(self) -> bool: ...
+
+    def execute(self, text: str, params: Mapping[str, Any] | None = None) -> Any:
+        """Run a statement in the transaction and give the driver's cursor or result. Parameters as `%(name)s`."""
+        ...
 
 
 class Identity(Protocol):

@@ -1,0 +1,1 @@
+COPY flights FROM STDIN (FORMAT csv, HEADER true, NULL 'NA')

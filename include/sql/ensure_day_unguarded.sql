@@ -1,0 +1,1 @@
+INSERT INTO flights_by_day_unguarded (day, flights) VALUES (%(day)s, 0) ON CONFLICT (day) DO NOTHING

@@ -1,0 +1,243 @@
+"""Exactly-once effects: the writes, their mark and the token are committed together or not at all."""
+
+from __future__ import annotations
+
+import threading
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import psycopg
+import psycopg2
+import pytest
+import sqlalchemy
+from sqlalchemy.orm import Session
+
+from airflow_exclusive.core.errors import InvalidSetting, LeaseLost, StaleWrite, StoreMisconfigured
+from airflow_exclusive.stores.postgres.effects import transaction
+from airflow_exclusive.stores.postgres.schema import upgrade
+from deploy.embedded.postgres import PostgresServer
+from tests.support.waiting import eventually
+
+ADD = "UPDATE total SET flights = flights + %(n)s"
+
+
+@dataclass
+class Attempt:
+    """Who writes; `lost`: raised when the lease is checked."""
+
+    token: int = 1
+    run_key: str = "2013-01-02T00:00:00Z"
+    generation: int = 1
+    job_name: str = "备份 'daily' {x}:%s"
+    lost: LeaseLost | None = None
+
+    def ensure_held(self) -> None:
+        if self.lost:
+            raise self.lost
+
+
+@contextmanager
+def opened_psycopg(dsn: str, *, autocommit: bool) -> Iterator[Any]:
+    with psycopg.connect(dsn, autocommit=autocommit) as conn:
+        yield conn
+
+
+@contextmanager
+def opened_psycopg2(dsn: str, *, autocommit: bool) -> Iterator[Any]:
+    conn = psycopg2.connect(dsn)
+    conn.autocommit = autocommit
+    try:
+        yield conn
+    finally:
+        conn.close()
+
+
+@contextmanager
+def opened_sqlalchemy(dsn: str, *, driver: str, session: bool = False, autocommit: bool = False) -> Iterator[Any]:
+    options = {"isolation_level": "AUTOCOMMIT"} if autocommit else {}
+    engine = sqlalchemy.create_engine(dsn.replace("postgresql://", f"postgresql+{driver}://"), **options)
+    with Session(engine) if session else engine.connect() as conn:
+        yield conn
+    engine.dispose()
+
+
+KINDS: dict[str, Callable[[str], Any]] = {
+    "psycopg": lambda dsn: opened_psycopg(dsn, autocommit=False),
+    "psycopg autocommit": lambda dsn: opened_psycopg(dsn, autocommit=True),
+    "psycopg2": lambda dsn: opened_psycopg2(dsn, autocommit=False),
+    "psycopg2 autocommit": lambda dsn: opened_psycopg2(dsn, autocommit=True),
+    "SQLAlchemy connection": lambda dsn: opened_sqlalchemy(dsn, driver="psycopg2"),
+    "SQLAlchemy connection on psycopg": lambda dsn: opened_sqlalchemy(dsn, driver="psycopg"),
+    "SQLAlchemy connection autocommit": lambda dsn: opened_sqlalchemy(dsn, driver="psycopg2", autocommit=True),
+    "SQLAlchemy session": lambda dsn: opened_sqlalchemy(dsn, driver="psycopg2", session=True),
+    "SQLAlchemy session autocommit": lambda dsn: opened_sqlalchemy(
+        dsn, driver="psycopg", session=True, autocommit=True
+    ),
+}
+
+
+@pytest.fixture(scope="module")
+def effects_database(postgres_server: PostgresServer) -> Iterator[str]:
+    """A database that receives effects and holds no status tables; emptied for each test."""
+    name = f"exclusive_effects_{uuid.uuid4().hex[:12]}"
+    dsn = postgres_server.create_database(name)
+    upgrade(dsn, status=False)
+    yield dsn
+    postgres_server.drop_database(name)
+
+
+@pytest.fixture
+def connection(effects_database: str) -> Iterator[psycopg.Connection]:
+    with psycopg.connect(effects_database, autocommit=True) as opened:
+        yield opened
+
+
+@pytest.fixture(params=list(KINDS))
+def conn(request: pytest.FixtureRequest, effects_database: str, total: Callable[[], int]) -> Iterator[Any]:
+    with KINDS[request.param](effects_database) as made:
+        yield made
+
+
+@pytest.fixture
+def total(connection: psycopg.Connection) -> Callable[[], int]:
+    """What others see of the effect."""
+    connection.execute("TRUNCATE exclusive.scheduled_job_effect, exclusive.scheduled_job_fence")
+    connection.execute("DROP TABLE IF EXISTS total; CREATE TABLE total (flights int); INSERT INTO total VALUES (0)")
+
+    def read() -> int:
+        row = connection.execute("SELECT flights FROM total").fetchone()
+        assert row is not None
+        return int(row[0])
+
+    return read
+
+
+def add(attempt: Attempt, conn: Any, step: str = "main", n: int = 1) -> bool:
+    with transaction(attempt, conn, step) as tx:
+        tx.execute(ADD, {"n": n})
+    return tx.done
+
+
+def test_the_writes_of_a_step_are_committed_at_its_end(conn: Any, total: Callable[[], int]) -> None:
+    with transaction(Attempt(), conn, "main") as tx:
+        tx.execute(ADD, {"n": 1})
+        assert total() == 0
+    assert not tx.done
+    assert total() == 1
+
+
+def test_a_step_that_was_committed_is_done_and_its_writes_are_rolled_back(conn: Any, total: Callable[[], int]) -> None:
+    assert [add(Attempt(token), conn) for token in (1, 1, 2)] == [False, True, True]
+    assert total() == 1
+
+
+def test_other_steps_ticks_and_generations_are_effects_of_their_own(conn: Any, total: Callable[[], int]) -> None:
+    add(Attempt(), conn)
+    assert not add(Attempt(), conn, "second")
+    assert not add(Attempt(generation=2), conn)
+    assert not add(Attempt(run_key="2013-01-03T00:00:00Z"), conn)
+    assert not add(Attempt(job_name="another"), conn)
+    assert total() == 5
+
+
+def test_a_stale_token_is_refused_before_the_block_and_writes_nothing(conn: Any, total: Callable[[], int]) -> None:
+    add(Attempt(token=2), conn)
+    with pytest.raises(StaleWrite, match="a later attempt has written here, token 1 is refused"):
+        with transaction(Attempt(token=1, run_key="another"), conn, "main"):
+            pytest.fail("the block must not begin")
+    assert total() == 1
+
+
+def test_a_block_that_raises_leaves_nothing_and_may_be_tried_again(conn: Any, total: Callable[[], int]) -> None:
+    with pytest.raises(ValueError, match="no rows"), transaction(Attempt(), conn, "main") as tx:
+        tx.execute(ADD, {"n": 1})
+        raise ValueError("no rows")
+    assert total() == 0
+    assert not add(Attempt(), conn)
+    assert total() == 1
+
+
+def test_a_statement_that_fails_leaves_nothing_and_may_be_tried_again(conn: Any, total: Callable[[], int]) -> None:
+    with pytest.raises(Exception, match="nowhere"), transaction(Attempt(), conn, "main") as tx:
+        tx.execute(ADD, {"n": 1})
+        tx.execute("SELECT * FROM nowhere")
+    assert not add(Attempt(), conn)
+    assert total() == 1
+
+
+def test_a_lease_that_was_lost_in_the_block_commits_nothing(conn: Any, total: Callable[[], int]) -> None:
+    attempt = Attempt()
+    with pytest.raises(LeaseLost, match="taken over"), transaction(attempt, conn, "main") as tx:
+        tx.execute(ADD, {"n": 1})
+        attempt.lost = LeaseLost("taken over")
+    assert total() == 0
+
+
+def test_the_connection_is_left_as_it_was(conn: Any, total: Callable[[], int]) -> None:
+    add(Attempt(), conn)
+    raw = conn
+    if hasattr(raw, "get_bind"):
+        raw = raw.connection()
+    if hasattr(raw, "exec_driver_sql"):
+        raw = raw.connection.dbapi_connection
+    cursor = raw.cursor()
+    cursor.execute("UPDATE total SET flights = 7")
+    cursor.close()
+    assert total() == (7 if raw.autocommit else 1)
+
+
+def test_without_its_tables_it_says_what_to_run(empty_database: str) -> None:
+    with psycopg.connect(empty_database) as conn, pytest.raises(StoreMisconfigured, match="init --effects"):
+        add(Attempt(), conn)
+
+
+def test_without_its_tables_in_another_driver_it_says_so_too(empty_database: str) -> None:
+    with opened_sqlalchemy(empty_database, driver="psycopg2") as conn:
+        with pytest.raises(StoreMisconfigured, match="init --effects"):
+            add(Attempt(), conn)
+
+
+def test_the_tables_may_be_in_another_schema(effects_database: str, total: Callable[[], int]) -> None:
+    upgrade(effects_database, schema="Effects_2", status=False)
+    with psycopg.connect(effects_database) as conn:
+        for done in (False, True):
+            with transaction(Attempt(), conn, "main", schema="Effects_2") as tx:
+                tx.execute(ADD, {"n": 1})
+            assert tx.done is done
+        assert not add(Attempt(), conn)
+    assert total() == 2
+
+
+@pytest.mark.parametrize("step", ["", "x" * 251, None])
+def test_a_step_needs_a_name(effects_database: str, step: Any) -> None:
+    with psycopg.connect(effects_database) as conn, pytest.raises(InvalidSetting, match="^step="):
+        add(Attempt(), conn, step)
+
+
+def test_anything_that_is_no_connection_is_refused() -> None:
+    with pytest.raises(InvalidSetting, match="must be a psycopg, psycopg2 or SQLAlchemy connection"):
+        add(Attempt(), object())
+
+
+def test_a_paused_writer_keeps_its_successor_waiting_and_then_done(
+    effects_database: str, connection: psycopg.Connection, total: Callable[[], int]
+) -> None:
+    told: list[bool] = []
+
+    def succeed() -> None:
+        with psycopg.connect(effects_database) as conn:
+            told.append(add(Attempt(token=2), conn))
+
+    successor = threading.Thread(target=succeed)
+    with psycopg.connect(effects_database) as conn, transaction(Attempt(token=1), conn, "main") as tx:
+        tx.execute(ADD, {"n": 1})
+        successor.start()
+        waiting = "SELECT FROM pg_locks WHERE NOT granted"
+        eventually(lambda: connection.execute(waiting).rowcount == 1)
+        assert told == []
+    successor.join(10)
+    assert told == [True]
+    assert total() == 1

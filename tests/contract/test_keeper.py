@@ -1,0 +1,408 @@
+"""Real jobs with real keepers: killed, frozen, cut off and taken over."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import psycopg
+import pytest
+import redis
+
+from airflow_exclusive.core.admission import Admitted, AlreadyDone, Busy
+from airflow_exclusive.core.lease import Lease
+from airflow_exclusive.core.settings import LeaseSettings
+from airflow_exclusive.guard import JobGuard
+from airflow_exclusive.stores.postgres.schema import upgrade
+from airflow_exclusive.stores.redis.scripts import lock_key
+from deploy.embedded.postgres import EmbeddedPostgres
+from deploy.embedded.valkey import EmbeddedValkey
+from tests.support.jobs import JobProcess, alive, freeze, thaw
+from tests.support.ledger import JOB, TICK
+from tests.support.waiting import eventually, stays
+
+TTL = 3.0
+Start = Callable[..., JobProcess]
+
+
+@pytest.fixture
+def start() -> Iterator[Start]:
+    """Start an admitted job; none is left at the end."""
+    started: list[JobProcess] = []
+
+    def begin(redis: str, postgres: str, **options: Any) -> JobProcess:
+        started.append(JobProcess(redis, postgres, **{"ttl": TTL, **options}))
+        return started[-1]
+
+    yield begin
+    for job in started:
+        job.clean_up()
+
+
+@pytest.fixture
+def job(start: Start, redis_url: str, database: str) -> Callable[..., JobProcess]:
+    """Start an admitted job on the common servers."""
+    return lambda **options: start(redis_url, database, **options)
+
+
+@pytest.fixture
+def guard(redis_url: str, database: str) -> Iterator[JobGuard]:
+    """Another node."""
+    with JobGuard(redis=redis_url, postgres=database) as made:
+        yield made
+
+
+@pytest.fixture
+def effects(database: str) -> Iterator[Callable[[], list[int]]]:
+    """The tokens under which the effect was committed."""
+    with psycopg.connect(database, autocommit=True) as conn:
+        conn.execute("CREATE TABLE effect (token bigint)")
+        yield lambda: [row[0] for row in conn.execute("SELECT token FROM effect ORDER BY token")]
+
+
+def outcomes(guard: JobGuard) -> list[str]:
+    return [run.outcome for run in reversed(guard.history(JOB))]
+
+
+def take_over(guard: JobGuard, wait: float = 4 * TTL, **settings: Any) -> Lease:
+    settings = {"ttl": 30, "on_lease_lost": "raise", **settings}
+    admission = guard.admit(JOB, run_key=TICK, wait=wait, settings=LeaseSettings(**settings))
+    assert isinstance(admission, Admitted), str(admission)
+    return admission.lease
+
+
+def heartbeat(guard: JobGuard) -> float:
+    """How long after its start the attempt was last renewed, in seconds."""
+    (status,) = guard.status(JOB)
+    assert status.started_at
+    assert status.heartbeat_at
+    return (status.heartbeat_at - status.started_at).total_seconds()
+
+
+# as long as all is well
+
+
+def test_a_lease_is_renewed_past_its_ttl(job: Any, guard: JobGuard, redis_client: redis.Redis) -> None:
+    runner = job(ttl=1.5)
+    eventually(lambda: heartbeat(guard) > 2)
+    assert isinstance(guard.admit(JOB, run_key=TICK), Busy)
+    assert redis_client.get(lock_key(JOB)) == runner.owner
+    assert runner.tell("check") == "held"
+
+
+def test_the_end_of_a_lease_leaves_no_keeper_and_no_lock(job: Any, guard: JobGuard, redis_client: redis.Redis) -> None:
+    runner = job()
+    assert runner.tell("finish") == "success"
+    assert not alive(runner.keeper)
+    assert redis_client.get(lock_key(JOB)) is None
+    assert outcomes(guard) == ["success"]
+    assert isinstance(guard.admit(JOB, run_key=TICK), AlreadyDone)
+
+
+def test_a_lease_that_ends_at_once_leaves_no_keeper_either(guard: JobGuard, redis_client: redis.Redis) -> None:
+    for n in range(3):
+        with guard.hold(JOB, run_key=f"tick {n}"):
+            pass
+    assert outcomes(guard) == ["success"] * 3
+    assert redis_client.get(lock_key(JOB)) is None
+    assert not [
+        child for child in psutil.Process().children() if any("keeper.process" in part for part in child.cmdline())
+    ]
+
+
+def test_c_code_that_holds_the_gil_past_the_ttl_does_not_lose_the_lease(job: Any, guard: JobGuard) -> None:
+    runner = job(ttl=1.5)
+    assert runner.tell("hold_the_gil", seconds=1.8, timeout=60) > 1.8
+    assert runner.tell("check") == "held"
+    assert runner.tell("finish") == "success"
+    assert outcomes(guard) == ["success"]
+
+
+def test_a_killed_keeper_is_replaced_and_the_lease_goes_on(job: Any, guard: JobGuard) -> None:
+    runner = job()
+    os.kill(runner.keeper, signal.SIGKILL)
+    eventually(lambda: runner.tell("keeper") != runner.keeper)
+    eventually(lambda: heartbeat(guard) > 1.2 * TTL)
+    assert runner.tell("finish") == "success"
+
+
+def test_a_forked_child_that_ends_does_not_end_the_lease(job: Any, guard: JobGuard) -> None:
+    runner = job(ttl=1.5)
+    child = runner.tell("fork")
+    os.kill(child, signal.SIGKILL)
+    eventually(lambda: heartbeat(guard) > 2)
+    assert runner.tell("check") == "held"
+
+
+def test_a_job_stopped_for_a_moment_keeps_its_lease(job: Any, guard: JobGuard) -> None:
+    runner = job()
+    freeze(runner.pid)
+    assert stays(lambda: runner.process.poll() is None, 0.4 * TTL)
+    thaw(runner.pid)
+    eventually(lambda: heartbeat(guard) > 1.2 * TTL)
+    assert runner.tell("check") == "held"
+
+
+# the job dies
+
+
+def test_a_killed_job_is_closed_at_once_with_all_that_it_started(
+    job: Any, guard: JobGuard, redis_client: redis.Redis
+) -> None:
+    runner = job(ttl=60)
+    spawned, forked = runner.tell("spawn"), runner.tell("fork")
+    os.kill(runner.pid, signal.SIGKILL)
+    eventually(lambda: outcomes(guard) == ["failed"], 5)
+    eventually(lambda: redis_client.get(lock_key(JOB)) is None, 5)
+    eventually(lambda: not alive(runner.keeper), 5)
+    assert not alive(spawned)
+    assert alive(forked)  # what is only a fork looks like anybody else, and must not hide the death
+    (run,) = guard.history(JOB)
+    assert run.error is not None
+    assert "died without finishing" in run.error
+    lease = take_over(guard, wait=0)
+    assert (lease.token, lease.attempt) == (2, 2)
+    lease.finish()
+
+
+def test_a_keeper_survives_what_is_sent_to_its_jobs_group(job: Any, guard: JobGuard) -> None:
+    runner = job(ttl=60)
+    os.killpg(runner.pid, signal.SIGKILL)
+    eventually(lambda: outcomes(guard) == ["failed"], 5)
+
+
+def test_a_standby_runs_as_soon_as_the_runner_has_died(job: Any, start: Start, redis_url: str, database: str) -> None:
+    runner = job(ttl=60)
+    standby: list[JobProcess] = []
+    waiter = threading.Thread(target=lambda: standby.append(start(redis_url, database, wait=30)))
+    waiter.start()
+    with redis.Redis.from_url(redis_url) as client:
+        eventually(lambda: any(found["cmd"] == "blpop" for found in client.client_list()))
+    died = time.monotonic()
+    os.kill(runner.pid, signal.SIGKILL)
+    waiter.join(30)
+    assert time.monotonic() - died < 10
+    assert standby[0].token == 2
+
+
+# exactly once
+
+
+def test_a_job_killed_between_its_commit_and_its_end_is_not_repeated(
+    job: Any, guard: JobGuard, database: str, effects: Callable[[], list[int]]
+) -> None:
+    first = job(ttl=60)
+    first.send("write", dsn=database, then_die=True)
+    assert first.ended() == -signal.SIGKILL
+    eventually(lambda: outcomes(guard) == ["failed"], 5)
+    second = job()
+    assert second.tell("write", dsn=database) == "was done"
+    assert second.tell("finish") == "success"
+    assert effects() == [1]
+
+
+# the job freezes
+
+
+def test_a_frozen_job_is_taken_over_and_can_change_nothing_afterwards(
+    job: Any, guard: JobGuard, database: str, effects: Callable[[], list[int]]
+) -> None:
+    runner = job(ttl=2, on_lease_lost="raise")
+    freeze(runner.pid)
+    lease = take_over(guard)
+    thaw(runner.pid)
+    assert runner.tell("check").startswith("LeaseLost: ")
+    assert runner.tell("write", dsn=database).startswith("LeaseLost: ")
+    assert runner.tell("finish").startswith("StaleWrite: ")
+    assert effects() == []
+    lease.finish()
+    assert outcomes(guard) == ["taken_over", "success"]
+
+
+@pytest.mark.parametrize("successor_wrote", [True, False])
+def test_a_frozen_node_doubles_nothing_even_if_it_is_told_nothing(
+    job: Any, guard: JobGuard, database: str, effects: Callable[[], list[int]], successor_wrote: bool
+) -> None:
+    runner = job(ttl=2, on_lease_lost="warn")
+    freeze(runner.keeper, runner.pid)
+    lease = take_over(guard)
+    assert lease.token == 2
+
+    def succeed() -> bool:
+        with psycopg.connect(database) as conn, lease.transaction(conn) as tx:
+            tx.execute("INSERT INTO effect VALUES (2)")  # type: ignore[attr-defined]
+        return tx.done
+
+    if successor_wrote:
+        assert succeed() is False
+    thaw(runner.keeper, runner.pid)
+    told = runner.tell("write", dsn=database)
+    if successor_wrote:
+        assert told.startswith("StaleWrite: ")
+    else:
+        assert succeed() is (told == "written")
+    assert runner.tell("finish").startswith("StaleWrite: ")
+    assert len(effects()) == 1
+    lease.finish()
+    assert outcomes(guard) == ["taken_over", "success"]
+    assert {refusal.reason for refusal in guard.refusals(JOB)} == {"stale"}
+
+
+def test_a_frozen_job_that_is_to_be_stopped_is_dead_before_its_lease_lapses(job: Any, guard: JobGuard) -> None:
+    runner = job(on_lease_lost="stop")
+    freeze(runner.pid)
+    assert runner.ended() == -signal.SIGKILL
+    (status,) = guard.status(JOB)
+    assert not status.lapsed
+
+
+# the lease is taken away
+
+
+@pytest.mark.parametrize("obedient", [True, False])
+def test_a_released_job_is_stopped_and_killed_if_it_does_not_listen(job: Any, guard: JobGuard, obedient: bool) -> None:
+    runner = job(on_lease_lost="stop")
+    if not obedient:
+        runner.tell("ignore_sigterm")
+    ended = guard.release(JOB, reason="node-a burns")
+    assert ended is not None
+    assert runner.ended(2 * TTL) == -(signal.SIGTERM if obedient else signal.SIGKILL)
+    eventually(lambda: not alive(runner.keeper))
+    assert outcomes(guard) == ["released"]
+
+
+def test_a_released_job_that_wants_to_know_is_told(job: Any, guard: JobGuard) -> None:
+    runner = job(on_lease_lost="raise")
+    guard.release(JOB, reason="node-a burns")
+    said = eventually(lambda: (answer := runner.tell("check")) != "held" and answer)
+    assert "LeaseLost" in said
+    assert "taken over or released" in said
+    assert runner.process.poll() is None
+
+
+def test_a_released_job_that_is_only_warned_goes_on_and_counts_for_nothing(job: Any, guard: JobGuard) -> None:
+    runner = job(on_lease_lost="warn")
+    guard.release(JOB, reason="node-a burns")
+    eventually(lambda: not alive(runner.keeper))
+    assert runner.tell("check") == "held"
+    assert runner.tell("finish").startswith("StaleWrite: ")
+    assert outcomes(guard) == ["released"]
+
+
+def test_a_job_past_its_max_run_time_is_stopped(job: Any, guard: JobGuard) -> None:
+    runner = job(ttl=2, max_run_time=3)
+    assert runner.ended() == -signal.SIGTERM
+    assert 2 < heartbeat(guard) < 3.2
+    take_over(guard).finish()
+
+
+def test_a_fixed_lease_ends_though_the_job_has_not(job: Any, guard: JobGuard) -> None:
+    runner = job(ttl=2, renew=False, on_lease_lost="raise")
+    assert runner.tell("check") == "held"
+    said = eventually(lambda: (answer := runner.tell("check")) != "held" and answer)
+    assert "its fixed time is over" in said
+    assert heartbeat(guard) == 0
+    assert isinstance(guard.admit(JOB, run_key=TICK), Busy)
+    take_over(guard).finish()
+
+
+# Redis fails
+
+
+def test_a_redis_that_forgot_everything_causes_no_second_run(
+    job: Any, guard: JobGuard, redis_client: redis.Redis
+) -> None:
+    runner = job()
+    redis_client.flushdb()
+    assert isinstance(guard.admit(JOB, run_key=TICK), Busy)
+    assert redis_client.get(lock_key(JOB)) is None
+    assert eventually(lambda: redis_client.get(lock_key(JOB))) == runner.owner
+    assert runner.tell("check") == "held"
+
+
+def test_a_redis_that_is_away_for_a_while_does_not_stop_a_job(
+    start: Start, database: str, tmp_path: Path, guard: JobGuard
+) -> None:
+    server = EmbeddedValkey(tmp_path / "valkey", durable=False).start()
+    try:
+        runner = start(server.url(), database, ttl=2)
+        server.kill()
+        eventually(lambda: heartbeat(guard) > 2.5)
+        assert runner.tell("check") == "held"
+        server.start()
+        with redis.Redis.from_url(server.url(), decode_responses=True) as client:
+            assert eventually(lambda: client.get(lock_key(JOB))) == runner.owner
+        server.kill()
+        assert runner.tell("finish", timeout=30) == "success"
+        assert outcomes(guard) == ["success"]
+    finally:
+        server.remove()
+
+
+# Postgres fails
+
+
+@pytest.fixture
+def own_postgres(tmp_path: Path) -> Iterator[EmbeddedPostgres]:
+    server = EmbeddedPostgres(tmp_path / "postgres", durable=False)
+    try:
+        yield server.start()
+    finally:
+        for process in server.daemon.family() if server.daemon else []:
+            process.resume()
+        server.remove()
+
+
+def family(server: EmbeddedPostgres) -> list[psutil.Process]:
+    assert server.daemon is not None
+    return server.daemon.family()
+
+
+@pytest.mark.parametrize("how", ["killed", "frozen"])
+def test_a_job_cut_off_from_postgres_is_dead_before_its_lease_can_lapse(
+    start: Start, redis_url: str, own_postgres: EmbeddedPostgres, how: str
+) -> None:
+    dsn = own_postgres.create_database("exclusive")
+    upgrade(dsn)
+    runner = start(redis_url, dsn)
+    runner.tell("ignore_sigterm")
+    with JobGuard(redis=redis_url, postgres=dsn) as guard:
+        eventually(lambda: heartbeat(guard) > 0)
+    cut_off = time.monotonic()  # the last renewal was sent before this moment
+    if how == "killed":
+        own_postgres.kill()
+    else:
+        for process in family(own_postgres):
+            process.suspend()
+    assert runner.ended() == -signal.SIGKILL
+    assert 0.4 * TTL < time.monotonic() - cut_off < TTL
+    if how == "frozen":
+        for process in family(own_postgres):
+            process.resume()
+    else:
+        own_postgres.start()
+    with JobGuard(redis=redis_url, postgres=dsn) as guard:
+        take_over(guard).finish()
+        assert outcomes(guard) == ["taken_over", "success"]
+
+
+def test_a_short_hiccup_of_postgres_does_not_stop_a_job(
+    start: Start, redis_url: str, own_postgres: EmbeddedPostgres
+) -> None:
+    dsn = own_postgres.create_database("exclusive")
+    upgrade(dsn)
+    runner = start(redis_url, dsn, ttl=8)
+    with JobGuard(redis=redis_url, postgres=dsn) as guard:
+        eventually(lambda: heartbeat(guard) > 0)
+        own_postgres.kill()
+        own_postgres.start()
+        before = heartbeat(guard)
+        eventually(lambda: heartbeat(guard) > before, 15)
+        assert runner.tell("finish") == "success"
+        assert outcomes(guard) == ["success"]
