@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import psycopg
-import psycopg2
+import psycopg2  # type: ignore[import-untyped]
 import pytest
 import sqlalchemy
 from sqlalchemy.orm import Session
@@ -134,6 +134,14 @@ def test_a_step_that_was_committed_is_done_and_its_writes_are_rolled_back(conn: 
     assert total() == 1
 
 
+def test_a_connection_within_a_transaction_block_is_refused(effects_database: str, total: Callable[[], int]) -> None:
+    with psycopg.connect(effects_database, autocommit=True) as conn, conn.transaction():
+        with pytest.raises(InvalidSetting, match=r"conn=.* leave that one first"):
+            add(Attempt(), conn)
+        conn.execute(ADD.encode(), {"n": 5})
+    assert total() == 5
+
+
 def test_other_steps_ticks_and_generations_are_effects_of_their_own(conn: Any, total: Callable[[], int]) -> None:
     add(Attempt(), conn)
     assert not add(Attempt(), conn, "second")
@@ -145,34 +153,53 @@ def test_other_steps_ticks_and_generations_are_effects_of_their_own(conn: Any, t
 
 def test_a_stale_token_is_refused_before_the_block_and_writes_nothing(conn: Any, total: Callable[[], int]) -> None:
     add(Attempt(token=2), conn)
-    with pytest.raises(StaleWrite, match="a later attempt has written here, token 1 is refused"):
+    began = []
+
+    def write() -> None:
         with transaction(Attempt(token=1, run_key="another"), conn, "main"):
-            pytest.fail("the block must not begin")
+            began.append("the block")
+
+    with pytest.raises(StaleWrite, match="a later attempt has written here, token 1 is refused"):
+        write()
+    assert began == []
     assert total() == 1
 
 
 def test_a_block_that_raises_leaves_nothing_and_may_be_tried_again(conn: Any, total: Callable[[], int]) -> None:
-    with pytest.raises(ValueError, match="no rows"), transaction(Attempt(), conn, "main") as tx:
-        tx.execute(ADD, {"n": 1})
-        raise ValueError("no rows")
+    def fail() -> None:
+        with transaction(Attempt(), conn, "main") as tx:
+            tx.execute(ADD, {"n": 1})
+            raise ValueError("no rows")
+
+    with pytest.raises(ValueError, match="no rows"):
+        fail()
     assert total() == 0
     assert not add(Attempt(), conn)
     assert total() == 1
 
 
 def test_a_statement_that_fails_leaves_nothing_and_may_be_tried_again(conn: Any, total: Callable[[], int]) -> None:
-    with pytest.raises(Exception, match="nowhere"), transaction(Attempt(), conn, "main") as tx:
-        tx.execute(ADD, {"n": 1})
-        tx.execute("SELECT * FROM nowhere")
+    def fail() -> None:
+        with transaction(Attempt(), conn, "main") as tx:
+            tx.execute(ADD, {"n": 1})
+            tx.execute("SELECT * FROM nowhere")
+
+    with pytest.raises(Exception, match="nowhere"):
+        fail()
     assert not add(Attempt(), conn)
     assert total() == 1
 
 
 def test_a_lease_that_was_lost_in_the_block_commits_nothing(conn: Any, total: Callable[[], int]) -> None:
     attempt = Attempt()
-    with pytest.raises(LeaseLost, match="taken over"), transaction(attempt, conn, "main") as tx:
-        tx.execute(ADD, {"n": 1})
-        attempt.lost = LeaseLost("taken over")
+
+    def lose() -> None:
+        with transaction(attempt, conn, "main") as tx:
+            tx.execute(ADD, {"n": 1})
+            attempt.lost = LeaseLost("taken over")
+
+    with pytest.raises(LeaseLost, match="taken over"):
+        lose()
     assert total() == 0
 
 
@@ -195,9 +222,9 @@ def test_without_its_tables_it_says_what_to_run(empty_database: str) -> None:
 
 
 def test_without_its_tables_in_another_driver_it_says_so_too(empty_database: str) -> None:
-    with opened_sqlalchemy(empty_database, driver="psycopg2") as conn:
-        with pytest.raises(StoreMisconfigured, match="init --effects"):
-            add(Attempt(), conn)
+    opened = opened_sqlalchemy(empty_database, driver="psycopg2")
+    with opened as conn, pytest.raises(StoreMisconfigured, match="init --effects"):
+        add(Attempt(), conn)
 
 
 def test_the_tables_may_be_in_another_schema(effects_database: str, total: Callable[[], int]) -> None:
@@ -213,7 +240,7 @@ def test_the_tables_may_be_in_another_schema(effects_database: str, total: Calla
 
 @pytest.mark.parametrize("step", ["", "x" * 251, None])
 def test_a_step_needs_a_name(effects_database: str, step: Any) -> None:
-    with psycopg.connect(effects_database) as conn, pytest.raises(InvalidSetting, match="^step="):
+    with psycopg.connect(effects_database) as conn, pytest.raises(InvalidSetting, match=r"^step="):
         add(Attempt(), conn, step)
 
 

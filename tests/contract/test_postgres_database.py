@@ -163,7 +163,7 @@ def test_a_runtime_role_needs_no_more_than_to_read_insert_and_update(
     database: str, connection: psycopg.Connection, role: str
 ) -> None:
     for grant in ("USAGE ON SCHEMA exclusive", "SELECT, INSERT, UPDATE ON ALL TABLES IN SCHEMA exclusive"):
-        connection.execute(sql.SQL(f"GRANT {grant} TO {{}}").format(sql.Identifier(role)))  # type: ignore[arg-type]
+        connection.execute(sql.SQL(f"GRANT {grant} TO {{}}").format(sql.Identifier(role)))
     ledger = Ledger(other_role(database, role))
     asked = request()
     claim = ledger.claim(0, asked)

@@ -363,15 +363,15 @@ def waiting_for_a_lock(watcher: psycopg.Connection) -> int:
     return int(row[0])
 
 
+@pytest.mark.parametrize("second", [2, 31], ids=["lease valid", "lease lapsed"])
 @pytest.mark.parametrize("isolation", ["read committed", "repeatable read", "serializable"])
 def test_a_claim_that_waits_for_the_finisher_of_its_tick_finds_it_done(
-    ledger: Ledger, database: str, connection: psycopg.Connection, isolation: str
+    ledger: Ledger, database: str, connection: psycopg.Connection, isolation: str, second: float
 ) -> None:
     claim = ledger.claim(0, request())
     waiter = Ledger(f"{database}?options=-c%20default_transaction_isolation%3D{isolation.replace(' ', '%5C%20')}")
     answers: list[object] = []
-    asker = threading.Thread(target=lambda: answers.append(waiter.at(2).claim(request(), SETTINGS)))
-
+    asker = threading.Thread(target=lambda: answers.append(waiter.at(second).claim(request(), SETTINGS)))
     finisher = PostgresStatuses(ledger.database, now=START)
     with psycopg.connect(database) as other:
         ledger.database._connection, kept = other, ledger.database._connection

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta, timezone
@@ -11,7 +11,7 @@ from typing import Any
 from airflow_exclusive.core.admission import AlreadyDone, Attempt, Busy, Claim, Verdict
 from airflow_exclusive.core.guard import Guard
 from airflow_exclusive.core.job import Request, Source
-from airflow_exclusive.core.lease import Lease
+from airflow_exclusive.core.lease import Identity, StepTransaction
 from airflow_exclusive.core.ports import JobStatus, LockAnswer, Refusal
 from airflow_exclusive.core.settings import LeaseSettings
 
@@ -121,18 +121,24 @@ Answer = Busy | AlreadyDone | Claim | BaseException | str | None
 
 @dataclass
 class FakeStatuses:
-    """Gives the answers in order; the last one for ever. `recorded`: what the ledger has after `finish`."""
+    """Gives the answers in order; the last one for ever. `recorded`: what the ledger has after `finish`.
+
+    `takes`: seconds that a claim takes.
+    """
 
     calls: Calls
+    clock: Clock
     answers: list[Answer]
     looks: list[Answer] = field(default_factory=list)
     recorded: str | Exception | None = "as asked"
+    takes: float = 0.0
     requests: list[Request] = field(default_factory=list)
     refused: list[tuple[str, str]] = field(default_factory=list)
     finished: list[tuple[str, str | None, float]] = field(default_factory=list)
 
     def claim(self, request: Request, settings: LeaseSettings) -> Verdict:
         self.calls("claim")
+        self.clock.now += self.takes
         self.requests.append(request)
         return self._next(self.answers, request)
 
@@ -140,7 +146,9 @@ class FakeStatuses:
         self.calls("look")
         return self._next(self.looks, request)
 
-    def finish(self, claim: Claim, outcome: str, error: str | None, hold_at_least: float) -> str | None:
+    def finish(
+        self, claim: Claim, outcome: str, error: str | None, hold_at_least: float, *, patience: float = 0.0
+    ) -> str | None:
         self.calls("finish")
         self.finished.append((outcome, error, hold_at_least))
         if isinstance(self.recorded, Exception):
@@ -192,6 +200,9 @@ class FakeKeeper:
 class Transaction:
     done: bool = False
 
+    def execute(self, text: str, params: Mapping[str, Any] | None = None) -> Any:
+        raise AssertionError("no test of the guard writes anything")
+
 
 @dataclass
 class World:
@@ -210,7 +221,7 @@ class World:
 def world(*answers: Answer, looks: Sequence[Answer] = (None,), node_id: str = "node-a") -> World:
     calls, clock = Calls(), Clock()
     locks, keeper = FakeLocks(calls, clock), FakeKeeper(calls)
-    statuses = FakeStatuses(calls, list(answers or (CLAIMED,)), list(looks))
+    statuses = FakeStatuses(calls, clock, list(answers or (CLAIMED,)), list(looks))
 
     def start_keeper(claim: Claim, settings: LeaseSettings, sent_at: float) -> FakeKeeper:
         calls("keeper starts")
@@ -219,7 +230,7 @@ def world(*answers: Answer, looks: Sequence[Answer] = (None,), node_id: str = "n
         return keeper
 
     @contextmanager
-    def effects(lease: Lease, conn: Any, step: str) -> Iterator[Transaction]:
+    def effects(lease: Identity, conn: Any, step: str) -> Iterator[StepTransaction]:
         for error in made.effects:
             raise error
         yield Transaction()

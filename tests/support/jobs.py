@@ -20,7 +20,7 @@ from tests.support.waiting import eventually
 def alive(pid: int) -> bool:
     """Whether the process runs or is stopped; a zombie doesn't."""
     try:
-        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+        return bool(psutil.Process(pid).status() != psutil.STATUS_ZOMBIE)
     except psutil.NoSuchProcess:
         return False
 
@@ -63,16 +63,13 @@ class JobProcess:
         return self.process.wait(timeout)
 
     def clean_up(self) -> None:
+        self.process.kill()
+        self.process.wait()
         for pid in self._others:
-            with suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGCONT)
-        children.end(self.process)
-        for pid in self._others:
-            with suppress(psutil.NoSuchProcess, AssertionError):
-                eventually(lambda pid=pid: not alive(pid), 3)  # type: ignore[misc]
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
-        self._reader.join()
+        self._reader.join(10)
+        children.end(self.process)
 
     def _read(self) -> None:
         assert self.process.stdout is not None

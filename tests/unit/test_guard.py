@@ -70,7 +70,16 @@ def test_a_keeper_that_cannot_start_gives_claim_and_lock_back() -> None:
     with pytest.raises(OSError, match="no more processes"):
         admit(asked)
     assert asked.calls.names == ["acquire", "claim", "keeper starts", "finish", "unlock"]
-    assert asked.statuses.finished[0][:2] == ("failed", "its keeper could not be started: no more processes")
+    assert asked.statuses.finished[0][:2] == ("failed", "it could not begin: no more processes")
+
+
+def test_a_claim_that_was_answered_too_late_to_be_kept_is_given_back() -> None:
+    asked = world(CLAIMED)
+    asked.statuses.takes = 16
+    with pytest.raises(StoreUnavailable, match=r"took 16\.0 s to answer a claim, too much of its 30 s"):
+        admit(asked, ttl=30)
+    assert asked.calls.names == ["acquire", "claim", "finish", "unlock"]
+    assert asked.locks.holder is None
 
 
 def test_who_finds_the_lock_taken_does_not_claim() -> None:
@@ -264,6 +273,13 @@ def test_hold_at_least_keeps_the_lock_for_what_is_left_of_it() -> None:
     lease.finish()
     assert asked.statuses.finished == [("success", None, 60)]
     assert asked.locks.kept_for == pytest.approx(40)
+
+
+def test_a_failed_attempt_holds_nobody_up() -> None:
+    asked = world(CLAIMED)
+    lease_of(asked, settings=LeaseSettings(hold_at_least=60)).finish("failed", "no rows")
+    assert asked.locks.holder is None
+    assert asked.statuses.finished == [("failed", "no rows", 0.0)]
 
 
 def test_hold_at_least_that_is_over_keeps_nothing() -> None:

@@ -89,7 +89,7 @@ def test_a_lost_lease_is_told_at_the_next_check(policy: Any) -> None:
     lease.ensure_held()
     made.keeper.trusted_for = 0
     assert lease.lost == "taken over"
-    with pytest.raises(LeaseLost, match="^backup_daily 2013-01-02T00:00:00Z with token 1: taken over$"):
+    with pytest.raises(LeaseLost, match=r"^backup_daily 2013-01-02T00:00:00Z with token 1: taken over$"):
         lease.ensure_held()
 
 

@@ -10,6 +10,7 @@ from airflow_exclusive.airflow.compat import AirflowNotFoundException, BaseHook,
 from airflow_exclusive.core.errors import InvalidSetting
 from airflow_exclusive.guard import JobGuard
 
+_TYPES = {"redis": ("redis", "rediss"), "postgres": ("postgres", "postgresql")}
 _REDIS_SSL = ("ssl_cert_reqs", "ssl_ca_certs", "ssl_certfile", "ssl_keyfile", "ssl_check_hostname")
 _LIBPQ = (
     "application_name",
@@ -49,19 +50,19 @@ def redis_url(connection: Connection) -> str:
     extra = connection.extra_dejson
     if extra.get("cluster"):
         raise InvalidSetting("redis_conn_id", connection.conn_id, "is a cluster; name one server for the locks")
-    scheme = "rediss" if _true(extra.get("ssl")) else "redis"
+    scheme = "rediss" if connection.conn_type == "rediss" or _true(extra.get("ssl")) else "redis"
     options = {key: extra[key] for key in _REDIS_SSL if scheme == "rediss" and extra.get(key) is not None}
     query = f"?{urlencode(options)}" if options else ""
-    database = int(extra.get("db") or 0)
-    return (
-        f"{scheme}://{_login(connection)}{connection.host or 'localhost'}:{connection.port or 6379}/{database}{query}"
-    )
+    database = str(extra.get("db") or 0)
+    if not database.isdecimal():
+        raise InvalidSetting("redis_conn_id", connection.conn_id, f"has db={database!r} in its extras; name a number")
+    return f"{scheme}://{_login(connection)}{_host(connection)}:{connection.port or 6379}/{database}{query}"
 
 
 def postgres_dsn(connection: Connection) -> str:
     """The URL of a connection of type postgres, with those of its extras that libpq knows."""
     options = {key: connection.extra_dejson[key] for key in _LIBPQ if connection.extra_dejson.get(key) is not None}
-    host = connection.host or "localhost"
+    host = _host(connection)
     if host.startswith("/"):
         options, host = {"host": host, **options}, ""
     port = f":{connection.port}" if connection.port else ""
@@ -75,9 +76,14 @@ def _connection(field: str, conn_id: str, kind: str) -> Connection:
     except AirflowNotFoundException as error:
         cure = f"there is no such connection; create it, e.g. airflow connections add {conn_id} --conn-type {kind} …"
         raise InvalidSetting(field, conn_id, cure) from error
-    if connection.conn_type not in (kind, f"{kind}ql", "rediss"):
+    if connection.conn_type not in _TYPES[kind]:
         raise InvalidSetting(field, conn_id, f"is a connection of type {connection.conn_type!r}; it must be {kind!r}")
     return connection
+
+
+def _host(connection: Connection) -> str:
+    host = connection.host or "localhost"
+    return f"[{host}]" if ":" in host and not host.startswith(("/", "[")) else host  # IPv6
 
 
 def _login(connection: Connection) -> str:

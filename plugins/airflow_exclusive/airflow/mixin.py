@@ -132,13 +132,14 @@ class ExclusiveMixin:
         from airflow_exclusive.airflow.listener import confirm_later
         from airflow_exclusive.core.admission import Admitted
 
-        job_name = check_job_name(self.job_name or default_job_name(context))
-        run_key = check_run_key(self.run_key or default_run_key(context))
+        job_name = check_job_name(default_job_name(context) if self.job_name is None else self.job_name)
+        run_key = check_run_key(default_run_key(context) if self.run_key is None else self.run_key)
         source = source_of(context)
         guard = open_guard(self.redis_conn_id, self.postgres_conn_id)
         self._executing = True
         try:
-            wait = (self.wait_timeout or _FOREVER) if self.on_busy == "wait" else 0.0
+            patience = _FOREVER if self.wait_timeout is None else self.wait_timeout
+            wait = patience if self.on_busy == "wait" else 0.0
             answer = guard.admit(job_name, run_key=run_key, wait=wait, source=source, settings=self.lease_settings)
             self._tell(context, answer)
             if isinstance(answer, Admitted):

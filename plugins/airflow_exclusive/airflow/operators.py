@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Mapping
 from functools import cache
 from typing import Any, TypeVar
 
@@ -33,9 +34,11 @@ class LeaseAsArgument:
     op_kwargs: Any
 
     def __init__(self, *, python_callable: Any, op_kwargs: Any = None, **kwargs: Any) -> None:
-        self._wants_lease = _has_parameter(python_callable, "lease") and "lease" not in (op_kwargs or {})
-        if self._wants_lease:
-            op_kwargs = {**(op_kwargs or {}), "lease": None}  # Airflow checks the arguments long before there is one
+        op_kwargs = {} if op_kwargs is None else op_kwargs
+        known = isinstance(op_kwargs, Mapping)  # else an upstream task will give them
+        self._wants_lease = _has_parameter(python_callable, "lease") and not (known and "lease" in op_kwargs)
+        if self._wants_lease and known:
+            op_kwargs = {**op_kwargs, "lease": None}  # Airflow checks the arguments long before there is one
         super().__init__(python_callable=python_callable, op_kwargs=op_kwargs, **kwargs)  # type: ignore[call-arg]
 
     def take_lease(self, lease: Lease) -> None:

@@ -40,7 +40,7 @@ class _JobSensor(BaseSensorOperator):
     def _peek(self, context: Context) -> Busy | AlreadyDone | None:
         from airflow_exclusive.airflow.connections import open_guard
 
-        run_key = check_run_key(self.run_key or default_run_key(context))
+        run_key = check_run_key(default_run_key(context) if self.run_key is None else self.run_key)
         with open_guard(self.redis_conn_id, self.postgres_conn_id) as guard:
             seen = guard.peek(check_job_name(self.job_name), run_key=run_key, source=source_of(context))
         self.log.info("%s", seen or f"{self.job_name} {run_key}: nobody runs it and it isn't done")

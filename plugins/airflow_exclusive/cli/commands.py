@@ -120,7 +120,13 @@ def init(postgres: str, schema: str, effects: bool) -> None:
 @click.option("--expected-duration", type=_Seconds(), help="Seconds, for --no-renew")
 @click.option("--max-run-time", type=_Seconds(), help="End the command after so many seconds")
 @click.option("--hold-at-least", type=_Seconds(), default=0.0, help="Keep others out for so many seconds")
-@click.option("--on-lease-lost", default="stop", show_default=True, help="stop the command, or warn and go on")
+@click.option(
+    "--on-lease-lost",
+    type=click.Choice(["stop", "warn"]),
+    default="stop",
+    show_default=True,
+    help="Stop the command, or warn and go on",
+)
 @click.option("--on-redis-down", default="fail", show_default=True, help="fail, or postgres to let it decide alone")
 @_stores
 @_errors_told

@@ -95,7 +95,9 @@ def _signals_forwarded(process: subprocess.Popen[bytes], lease: Lease) -> Iterat
             os.killpg(process.pid, number)
         if lease.lost:
             # The keeper kills us after the grace; the command must be gone a little sooner.
-            threading.Timer(_grace(lease), _kill_group, [process]).start()
+            timer = threading.Timer(_grace(lease), _kill_group, [process])
+            timer.daemon = True  # once the command has ended there is nothing left to wait for
+            timer.start()
 
     before = {number: signal.signal(number, forward) for number in _FORWARDED}
     try:

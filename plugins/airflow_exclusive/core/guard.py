@@ -23,8 +23,11 @@ log = logging.getLogger(__name__)
 Admission = Admitted | Busy | AlreadyDone
 
 IN_PASSING = "locked by somebody whom Postgres doesn't know as its runner"
-"""Somebody is asking just now, or has just finished, or died in between. That is no reason to skip a tick, since only the
-truth says who runs: it passes in milliseconds, or with the ttl of the one who died."""
+"""Somebody is asking just now, or has just finished, or died in between. That is no reason to skip a tick, since only
+the truth says who runs: it passes in milliseconds, or with the ttl of the one who died."""
+
+_STALE_CLAIM = 0.5
+"""Of the ttl: a claim whose answer comes later leaves its keeper no time to renew it."""
 
 _POLL_IN_PASSING = 0.1
 _POLL_AT_LEAST = 0.05
@@ -130,7 +133,10 @@ class Guard:
         Gives the attempt that was ended, None where nobody ran.
         """
         ended = self.statuses.release(check_job_name(job_name), reason)
-        self.locks.break_lock(job_name)
+        try:
+            self.locks.break_lock(job_name)
+        except StoreUnavailable as error:
+            log.warning("%s is released, but its lock ends by itself: %s", job_name, error)
         return ended
 
     def status(self, job_name: str | None = None) -> Sequence[JobStatus]:
@@ -177,6 +183,11 @@ class Guard:
         if not isinstance(verdict, Claim):
             return verdict
         try:
+            if (took := self.clock() - sent_at) > _STALE_CLAIM * settings.seconds:
+                raise StoreUnavailable(
+                    f"Postgres took {took:.1f} s to answer a claim, too much of its {settings.seconds:g} s:"
+                    " make it faster or lock_ttl longer"
+                )
             keeper = self.keepers(verdict, settings, sent_at)
         except BaseException as error:
             self._give_back(verdict, error)
@@ -188,10 +199,10 @@ class Guard:
         return Admitted(lease, verdict.took_over)
 
     def _give_back(self, claim: Claim, error: BaseException) -> None:
-        """Nobody would renew this claim: rather end it at once than let it lapse."""
+        """Nobody will renew this claim: rather end it at once than let it lapse."""
         attempt = claim.attempt
         try:
-            self.statuses.finish(claim, "failed", f"its keeper could not be started: {error}", 0.0)
+            self.statuses.finish(claim, "failed", f"it could not begin: {error}", 0.0)
         except StoreUnavailable as unavailable:
             log.warning("could not give back %s, it lapses by itself: %s", attempt.job_name, unavailable)
         self._unlock(attempt.job_name, attempt.owner)
@@ -206,9 +217,10 @@ class Guard:
             raise
 
     def _finish(self, request: Request, started: float, lease: Lease, outcome: str, error: str | None) -> None:
-        hold = lease.settings.hold_at_least
+        # A failed attempt holds nobody up: least of all its own retry.
+        hold = lease.settings.hold_at_least if outcome == "success" else 0.0
         try:
-            recorded = self.statuses.finish(lease.claim, outcome, error, hold)
+            recorded = self.statuses.finish(lease.claim, outcome, error, hold, patience=lease.settings.seconds)
         finally:
             self._unlock(lease.job_name, lease.owner, max(0.0, started + hold - self.clock()))
         if recorded != outcome:

@@ -79,8 +79,13 @@ class StatusStore(Protocol):
 
     def look(self, request: Request) -> Verdict: ...
 
-    def finish(self, claim: Claim, outcome: str, error: str | None, hold_at_least: float) -> str | None:
-        """Close the attempt; gives the outcome that the ledger has now (None: it has no such attempt)."""
+    def finish(
+        self, claim: Claim, outcome: str, error: str | None, hold_at_least: float, *, patience: float = 0.0
+    ) -> str | None:
+        """Close the attempt; gives the outcome that the ledger has now (None: it has no such attempt).
+
+        patience: seconds to go on trying while the store doesn't answer, if that is more than usual.
+        """
         ...
 
     def refuse(self, request: Request, reason: str, detail: str) -> None: ...

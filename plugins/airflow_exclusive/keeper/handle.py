@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import threading
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -83,14 +84,12 @@ class KeeperHandle:
         self._stopping.set()
         with self._replacing:
             process = self._process
-        if self._page.read().ready:
-            try:
-                assert process.stdin is not None
+        assert process.stdin is not None
+        with suppress(OSError, subprocess.TimeoutExpired), process.stdin:
+            if self._page.read().ready:
                 process.stdin.write(b"stop\n")
-                process.stdin.close()
+                process.stdin.flush()
                 process.wait(_STOP_WITHIN)
-            except (OSError, subprocess.TimeoutExpired):
-                pass
         if process.poll() is None:
             process.kill()
             process.wait()
@@ -113,7 +112,8 @@ class KeeperHandle:
 
     def _replace_when_dead(self) -> None:
         while True:
-            status = self._process.wait()
+            process = self._process
+            status = process.wait()
             if self._stopping.wait(_RESTART_PAUSE):
                 return
             with self._replacing:
@@ -124,4 +124,6 @@ class KeeperHandle:
                     return
                 log.warning("the keeper of %s died with status %s; starting another", self._order.job_name, status)
                 self._page.write(Entry(confirmed=entry.confirmed))
+                with suppress(OSError):
+                    process.stdin.close()  # type: ignore[union-attr]
                 self._process = self._spawn()

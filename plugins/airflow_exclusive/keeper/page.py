@@ -45,7 +45,7 @@ class Page:
             os.close(self.descriptor)
 
     def write(self, entry: Entry) -> None:
-        reason = entry.reason.encode()[:480]
+        reason = entry.reason.encode(errors="replace")[:480]
         packed = _LAYOUT.pack(entry.confirmed, entry.lost or 0.0, entry.ready, reason)
         packed += _CHECKSUM.pack(zlib.crc32(packed))
         # Two copies, one after the other: whenever the writer is stopped or killed, one of them is whole.

@@ -26,6 +26,7 @@ from airflow_exclusive.stores.postgres.database import Database
 
 _LOOK_EVERY = 0.25
 _STOP_WAITS = 1.0
+_CLOSE_WITHIN = 1.0
 
 
 def main() -> NoReturn:
@@ -59,7 +60,7 @@ class KeeperProcess:
                 self._gate.wait(_STOP_WAITS)  # a renewal that came after the release would lock the job again
                 return
             if self.job.dead:
-                self._close_for_dead_job()
+                self._close_for_dead_job(self._cause_of_death())
                 return
             self._take_results()
             if not self._act(self.window.action(clock())):
@@ -78,7 +79,7 @@ class KeeperProcess:
             return False
         if action is Action.KILL:
             self._say(f"killing the job (pid {self.job.pid}): it hasn't stopped")
-            self.job.kill()
+            self._close_for_dead_job(f"killed by its keeper: {self.page.read().reason}")
             return False
         if not self._terminated:
             self._terminated = True
@@ -120,13 +121,18 @@ class KeeperProcess:
         self.page.write(Entry(self.window.confirmed, self.window.lost, ready=True, reason=reason))
         self._say(f"the lease is lost: {reason}")
 
-    def _close_for_dead_job(self) -> None:
-        """The job died without finishing: end what it left running, then let the next one in without waiting."""
-        self.job.kill()
-        if self.window.lost is not None or self.window.deadline <= clock():
+    def _cause_of_death(self) -> str:
+        if self.window.lost is not None:
+            return f"stopped by its keeper: {self.page.read().reason}"
+        return "the job's process died without finishing (killed, out of memory or crashed)"
+
+    def _close_for_dead_job(self, error: str) -> None:
+        """End what is left of the job, then let the next one in without waiting. Harmless if one is in already."""
+        if not self.job.kill(within=self.order.ttl):
+            self._say("something of the job doesn't die: the lease is left to lapse")
             return
-        error = "the job's process died without finishing (killed, out of memory or crashed)"
-        database = Database(self.order.postgres, schema=self.order.schema, retry_for=self.window.deadline - clock())
+        retry_for = max(_CLOSE_WITHIN, self.window.kill_at - clock())
+        database = Database(self.order.postgres, schema=self.order.schema, retry_for=retry_for)
         try:
             database.run("finish", {**self._identity(), "outcome": "failed", "error": error, "hold_at_least": 0.0})
             self._gate.wait(_STOP_WAITS)  # a renewal that came after the release would lock the job again

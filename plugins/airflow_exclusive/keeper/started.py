@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+import time
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     import psutil
+
+_LOOK_EVERY = 0.02
 
 
 def started_by(owner: str) -> Iterator[psutil.Process]:
@@ -23,9 +26,25 @@ def started_by(owner: str) -> Iterator[psutil.Process]:
 
 def end_started(owner: str, *, within: float) -> None:
     """Let those processes end by themselves for `within` seconds (they have been asked to), then kill them."""
+    for process in still_working(started_by(owner), within):
+        with suppress(Exception):  # it ended by itself
+            process.kill()
+
+
+def still_working(processes: Iterable[psutil.Process], within: float) -> list[psutil.Process]:
+    """Those that haven't ended after `within` seconds. A zombie has: it only waits to be counted."""
+    give_up_at = time.monotonic() + within
+    left = [process for process in processes if _works(process)]
+    while left and time.monotonic() < give_up_at:
+        time.sleep(_LOOK_EVERY)
+        left = [process for process in left if _works(process)]
+    return left
+
+
+def _works(process: psutil.Process) -> bool:
     import psutil
 
-    _, alive = psutil.wait_procs(list(started_by(owner)), timeout=within)
-    for process in alive:
-        with suppress(psutil.Error):
-            process.kill()
+    try:
+        return bool(process.is_running() and process.status() != psutil.STATUS_ZOMBIE)
+    except psutil.Error:
+        return False

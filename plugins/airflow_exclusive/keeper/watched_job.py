@@ -5,15 +5,18 @@ from __future__ import annotations
 import os
 import select
 import signal
+import time
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from airflow_exclusive.keeper.started import started_by
+from airflow_exclusive.keeper.started import started_by, still_working
 
 if TYPE_CHECKING:
     import psutil
+
+_LOOK_EVERY = 0.02
 
 
 class WatchedJob:
@@ -46,8 +49,11 @@ class WatchedJob:
         with suppress(ProcessLookupError):
             os.kill(self.pid, signal.SIGTERM)
 
-    def kill(self) -> None:
-        """End the job and everything it started, without asking."""
+    def kill(self, *, within: float) -> bool:
+        """End the job and everything it started, without asking; whether all of it is gone after `within` seconds.
+
+        A process in an uninterruptible system call dies only after it: until then it may still write.
+        """
         victims = list(self._started())
         if not self.dead:
             with suppress(ProcessLookupError):
@@ -55,6 +61,11 @@ class WatchedJob:
         for process in victims:
             with suppress(Exception):  # it ended by itself, or has become somebody else's
                 process.kill()
+        give_up_at = time.monotonic() + within
+        left = still_working(victims, within)
+        while not self.dead and time.monotonic() < give_up_at:
+            time.sleep(_LOOK_EVERY)
+        return self.dead and not left
 
     def _started(self) -> Iterator[psutil.Process]:
         import psutil

@@ -49,12 +49,12 @@ class Database:
         self._connection: psycopg.Connection[Any] | None = None
         self._lock = threading.Lock()
 
-    def run(self, name: str, params: Mapping[str, Any]) -> list[dict[str, Any]]:
-        """Run `sql/<name>.sql` and give the rows of its last statement."""
-        return self.run_text(statement(name, self.schema), params)
+    def run(self, name: str, params: Mapping[str, Any], *, patience: float = 0.0) -> list[dict[str, Any]]:
+        """Run `sql/<name>.sql` and give the rows of its last statement. `patience` may only prolong `retry_for`."""
+        return self.run_text(statement(name, self.schema), params, patience=patience)
 
-    def run_text(self, text: str, params: Mapping[str, Any] | None) -> list[dict[str, Any]]:
-        give_up_at = time.monotonic() + self._retry_for
+    def run_text(self, text: str, params: Mapping[str, Any] | None, *, patience: float = 0.0) -> list[dict[str, Any]]:
+        give_up_at = time.monotonic() + max(self._retry_for, patience)
         pause = 0.05
         while True:
             try:

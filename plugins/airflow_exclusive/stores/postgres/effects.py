@@ -29,6 +29,8 @@ class _DbApi:
         self._conn = conn
         self._own_begin = bool(conn.autocommit)
         if self._own_begin:
+            if conn.info.transaction_status:
+                raise InvalidSetting("conn", conn, "is within a transaction block already: leave that one first")
             self.execute("BEGIN")
 
     def execute(self, text: str, params: Mapping[str, Any] | None = None) -> Any:

@@ -32,11 +32,14 @@ class PostgresStatuses:
     def renew(self, claim: Claim, ttl: float) -> bool:
         return bool(self._run("renew", **_identity_of(claim), ttl=ttl))
 
-    def finish(self, claim: Claim, outcome: str, error: str | None, hold_at_least: float) -> str | None:
+    def finish(
+        self, claim: Claim, outcome: str, error: str | None, hold_at_least: float, *, patience: float = 0.0
+    ) -> str | None:
         if outcome not in ("success", "failed"):
             raise InvalidSetting("outcome", outcome, "must be 'success' or 'failed'")
         error = error.replace("\x00", "�") if error else error
-        rows = self._run("finish", **_identity_of(claim), outcome=outcome, error=error, hold_at_least=hold_at_least)
+        params = {**_identity_of(claim), "outcome": outcome, "error": error, "hold_at_least": hold_at_least}
+        rows = self.database.run("finish", {"now": self.now, **params}, patience=patience)
         return rows[0]["outcome"] if rows else None
 
     def refuse(self, request: Request, reason: str, detail: str) -> None:
