@@ -7,18 +7,20 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import NoReturn
 
 import click
 import httpx
 import psutil
+import psycopg
+import redis
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from airflow_exclusive import ExclusiveError
-from deploy.demo.account import Account, as_table, draw_up
+from deploy.demo.account import as_table, draw_up
 from deploy.demo.faults import Fault, NoTraceError, scenario
 from deploy.demo.stage import DEMO_FOLDER, Stage
 from deploy.demo.ticks import FLIGHTS, GUARDED_DAG, TICKS, UNGUARDED_DAG
@@ -28,6 +30,16 @@ from deploy.embedded.state import InUseError, exclusive_use
 
 _LOOK_EVERY = 1.0
 _INTERRUPTED = 130
+_TROUBLE = (
+    ExclusiveError,
+    NotReadyError,
+    NoTraceError,
+    OSError,  # and so TimeoutError
+    httpx.HTTPError,
+    psutil.Error,
+    psycopg.Error,
+    redis.RedisError,
+)
 _STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 console = Console(highlight=False, width=None if sys.stdout.isatty() else 120)
@@ -35,7 +47,7 @@ console = Console(highlight=False, width=None if sys.stdout.isatty() else 120)
 
 @click.command()
 @click.option("--keep", is_flag=True, help="At the end leave everything up, to look at the UI, until Ctrl-C.")
-@click.option("--verbose", is_flag=True, help="Say also what each fault is and what the second node was told.")
+@click.option("--verbose", is_flag=True, help="Show also what the second node was told.")
 def main(keep: bool, verbose: bool) -> None:
     """January 2013 on two nodes, with four faults: guarded jobs count each day once, unguarded ones don't."""
     try:
@@ -56,20 +68,16 @@ class Play:
 
     def run(self, *, keep: bool) -> bool:
         """From the first process to the last; whether anything went wrong."""
-        faults: list[Fault] = []
         wrong: list[str] = []
-        account: Account | None = None
         with Stage(say=lambda what: self.say(f"starting {what}")) as stage:
+            faults = scenario(stage)
             try:
                 stage.raise_curtain()
-                faults = scenario(stage)
                 self._perform(stage, faults)
-            except (ExclusiveError, NotReadyError, NoTraceError, TimeoutError, httpx.HTTPError, psutil.Error) as error:
+            except _TROUBLE as error:
                 wrong.append(f"{type(error).__name__}: {error}")
             if stage.second_node is not None:
-                account = draw_up(stage)
-                wrong += account.faults
-                self._show(stage, account, faults)
+                wrong += self._settle(stage, faults, cut_short=bool(wrong))
             self._conclude(wrong, stage)
             if keep:
                 console.print(f"Airflow stays up at [bold]{stage.stack.ui_url}[/] until you press Ctrl-C.")
@@ -103,12 +111,21 @@ class Play:
             )
         self.say("both nodes are through")
 
-    def _show(self, stage: Stage, account: Account, faults: list[Fault]) -> None:
-        console.print(as_table(account, {fault.tick: fault.label for fault in faults}))
+    def _settle(self, stage: Stage, faults: list[Fault], *, cut_short: bool) -> list[str]:
+        """Show what came out, and give what is wrong with it; a play that was cut short is told of already."""
+        try:
+            account = draw_up(stage)
+        except _TROUBLE as error:
+            return [f"no account could be drawn up: {error}"]
+        signs = dict(zip("abcdefgh", faults, strict=False))
+        console.print(as_table(account, {fault.tick: sign for sign, fault in signs.items()}))
+        for sign, fault in signs.items():
+            console.print(f"[dim]{sign}[/] {fault.title}", soft_wrap=True)
         if self.verbose:
             console.print((stage.folder / "second-node.log").read_text(), markup=False, soft_wrap=True)
         for failure in stage.second.failures:
             console.print(f"note: a command of the second node, {failure}", soft_wrap=True)
+        return [] if cut_short else account.faults
 
     def _conclude(self, wrong: list[str], stage: Stage) -> None:
         for one in wrong:
@@ -173,8 +190,9 @@ def _interruptible() -> Iterator[None]:
 
 
 def _wait_for_ctrl_c() -> None:
-    while True:
-        signal.pause()
+    with suppress(KeyboardInterrupt):
+        while True:
+            signal.pause()
 
 
 if __name__ == "__main__":

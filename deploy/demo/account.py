@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 from datetime import date
 
 import psycopg
-from rich import box
 from rich.table import Table
 
 from deploy.demo.stage import Stage
@@ -85,8 +84,8 @@ def draw_up(stage: Stage) -> Account:
 
 
 def as_table(account: Account, struck: dict[str, str]) -> Table:
-    """The account for people; `struck` says which fault hit which tick."""
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_footer=True)
+    """The account for people; `struck` has a sign for each tick that a fault has hit."""
+    table = Table(box=None, padding=(0, 1, 0, 0), show_footer=True, header_style="underline", footer_style="bold")
     totals = [
         f"{sum(one.source for one in account.ticks):,}",
         f"{sum(one.guarded for one in account.ticks):,}",
@@ -100,11 +99,11 @@ def as_table(account: Account, struck: dict[str, str]) -> Table:
     ]
     table.add_column("tick", f"{len(account.ticks)} ticks", no_wrap=True)
     for name, total in zip(("source", "guarded", "unguarded"), totals, strict=True):
-        table.add_column(name, total, justify="right")
-    table.add_column("ran on", "", no_wrap=True)
+        table.add_column(name, total, justify="right", no_wrap=True)
+    table.add_column("ran on")
     for name, total in zip(("attempts", "takeovers", "refused", "stale"), counted, strict=True):
-        table.add_column(name, total, justify="right")
-    table.add_column("fault", "", no_wrap=True)
+        table.add_column(name, total, justify="right", no_wrap=True)
+    table.add_column("", no_wrap=True)
     for one in account.ticks:
         table.add_row(
             one.tick.removesuffix("T00:00:00Z"),

@@ -45,8 +45,6 @@ class Fault:
     tick: str
 
     title: ClassVar[str]
-    label: ClassVar[str]
-    """The title in a word or two."""
     point: ClassVar[str]
 
     @property
@@ -94,7 +92,6 @@ class Fault:
 
 class SupervisorKilled(Fault):
     title = "the supervisor of a task is killed with -9; the task lives on as an orphan"
-    label = "supervisor killed"
     point = "before-transaction"
 
     def strike(self, say: Callable[[str], None]) -> None:
@@ -132,7 +129,6 @@ class SupervisorKilled(Fault):
 
 class NodeLost(Fault):
     title = "a node is lost between the COMMIT of a job's effects and its finish"
-    label = "node lost after COMMIT"
     point = "after-commit"
 
     def strike(self, say: Callable[[str], None]) -> None:
@@ -169,7 +165,6 @@ class NodeLost(Fault):
 
 class JobFrozen(Fault):
     title = "a job is frozen with its keeper for longer than its lease, and thawed"
-    label = "frozen and thawed"
     point = "before-transaction"
 
     def strike(self, say: Callable[[str], None]) -> None:
@@ -201,7 +196,6 @@ class JobFrozen(Fault):
 
 class LockServerFlushed(Fault):
     title = "the lock server is flushed while a job runs"
-    label = "locks flushed"
     point = "before-transaction"
 
     def strike(self, say: Callable[[str], None]) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from deploy.demo.ticks import JOB, TICKS
 
-NAME = "second-node"
+NAME = "second"
 TTL = "6"
 
 GUARDED = ("python", "-m", "include.flights", "roll-up")
