@@ -234,7 +234,7 @@ def test_a_result_that_the_ledger_refuses_is_a_stale_write_and_is_recorded(recor
     asked = world(CLAIMED)
     lease = lease_of(asked)
     asked.statuses.recorded = recorded
-    with pytest.raises(StaleWrite, match=f"already ended as {recorded or 'nothing known'}; its success is refused"):
+    with pytest.raises(StaleWrite, match=rf"\(success\) is refused: .* already ended as {recorded or 'nothing known'}"):
         lease.finish()
     assert [reason for reason, _ in asked.statuses.refused] == ["stale"]
     assert asked.locks.holder is None

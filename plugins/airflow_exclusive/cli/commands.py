@@ -91,18 +91,24 @@ def cli() -> None:
 
 
 @cli.command()
-@_postgres
+@click.option("--postgres", envvar="EXCLUSIVE_POSTGRES_DSN", show_envvar=True, help="Database, as its owner")
 @_schema
 @click.option(
     "--effects",
     is_flag=True,
     help="Only the two tables for lease.transaction(), in a database that receives a job's effects",
 )
+@click.option("--sql", is_flag=True, help="Print the statements instead, to run them by hand on a new database")
 @_errors_told
-def init(postgres: str, schema: str, effects: bool) -> None:
+def init(postgres: str | None, schema: str, effects: bool, sql: bool) -> None:
     """Create or upgrade the tables. Safe to repeat, and to start on two nodes at once."""
-    from airflow_exclusive.stores.postgres.schema import upgrade
+    from airflow_exclusive.stores.postgres.schema import script, upgrade
 
+    if sql:
+        click.echo(script(schema=schema, status=not effects), nl=False)
+        return
+    if postgres is None:
+        raise InvalidSetting("--postgres", None, "is needed: name the database, or set EXCLUSIVE_POSTGRES_DSN")
     applied = upgrade(postgres, schema=schema, status=not effects)
     click.echo(f"schema {schema}: applied {', '.join(applied)}" if applied else f"schema {schema}: up to date")
 
@@ -242,3 +248,49 @@ def release(job: str, *, reason: str, as_json: bool, redis: str, postgres: str, 
         show_history([ended] if ended else [], as_json)
     else:
         click.echo(f"{job}: nobody was running")
+
+
+@cli.command()
+@click.option("--older-than", required=True, type=click.IntRange(0), metavar="DAYS", help="Forget what ended before")
+@click.option("--effects", is_flag=True, help="The marks of committed steps, in a database that receives effects")
+@_postgres
+@_schema
+@_errors_told
+def purge(older_than: int, *, effects: bool, postgres: str, schema: str) -> None:
+    """Delete old attempts and refusals, a few at a time, while jobs go on. Needs the owner's connection.
+
+    A tick that is forgotten could be run again: keep what a backfill or a late node may still ask for.
+    """
+    from datetime import datetime, timedelta, timezone
+
+    from airflow_exclusive.stores.postgres.database import Database
+    from airflow_exclusive.stores.postgres.purge import purge as forget
+
+    before = datetime.now(timezone.utc) - timedelta(days=older_than)
+    database = Database(postgres, schema=schema)
+    try:
+        deleted = forget(database, "effects" if effects else "status", before)
+    finally:
+        database.close()
+    click.echo(", ".join(f"{name}: {count} deleted" for name, count in deleted.items()))
+
+
+@cli.command()
+@_json
+@_stores
+@_errors_told
+def doctor(*, as_json: bool, redis: str, postgres: str, schema: str) -> None:
+    """Look for what is wrong, or will be. Exit status 1 if jobs can't run safely as things are."""
+    from airflow_exclusive.cli.display import show_findings
+    from airflow_exclusive.stores.postgres import checks as postgres_checks
+    from airflow_exclusive.stores.postgres.database import Database
+    from airflow_exclusive.stores.redis import checks as redis_checks
+    from airflow_exclusive.stores.redis.locks import RedisLocks
+
+    locks, database = RedisLocks(redis), Database(postgres, schema=schema, retry_for=0.0)
+    findings = [*redis_checks.check(locks), *postgres_checks.check(database)]
+    locks.close()
+    database.close()
+    show_findings(findings, as_json)
+    if any(finding.level == "error" for finding in findings):
+        sys.exit(_FAILED)

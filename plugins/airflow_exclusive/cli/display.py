@@ -9,6 +9,7 @@ from datetime import datetime
 from typing import Any
 
 from airflow_exclusive.core.admission import Attempt
+from airflow_exclusive.core.findings import Finding
 from airflow_exclusive.core.ports import JobStatus, Refusal
 
 
@@ -66,6 +67,13 @@ def show_refusals(refusals: Sequence[Refusal], as_json: bool) -> None:
         ("tick", "reason", "when", "node", "detail"),
         ((one.run_key, one.reason, one.refused_at, one.node_id, one.detail) for one in refusals),
     )
+
+
+def show_findings(findings: Sequence[Finding], as_json: bool) -> None:
+    if as_json:
+        _print_json(findings)
+        return
+    _print_table(("", "about", "found", "cure"), ((one.level, one.subject, one.text, one.cure) for one in findings))
 
 
 def _print_json(rows: Sequence[Any]) -> None:

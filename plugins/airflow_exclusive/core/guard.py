@@ -29,6 +29,9 @@ the truth says who runs: it passes in milliseconds, or with the ttl of the one w
 _STALE_CLAIM = 0.5
 """Of the ttl: a claim whose answer comes later leaves its keeper no time to renew it."""
 
+_LATEST = 3
+"""A lock can only be left by one of the last attempts: nobody but its owner gets past it."""
+
 _POLL_IN_PASSING = 0.1
 _POLL_AT_LEAST = 0.05
 _POLL_AT_MOST = 5.0
@@ -169,8 +172,15 @@ class Guard:
             seen = self.statuses.look(request)
             if isinstance(seen, (Busy, AlreadyDone)):
                 return seen
+            if self._has_ended(request.job_name, lock.owner):
+                self._unlock(request.job_name, lock.owner)
             return Busy(request.job_name, request.run_key, None, lock.seconds_left, IN_PASSING)
         return self._claim(request, settings)
+
+    def _has_ended(self, job_name: str, owner: str) -> bool:
+        """Whether a lock is what an attempt left behind: its release got lost, or a copy of its request came late."""
+        latest = self.statuses.history(job_name, None, _LATEST)
+        return any(run.owner == owner and run.outcome != "running" for run in latest)
 
     def _claim(self, request: Request, settings: LeaseSettings) -> Admission | None:
         sent_at = self.clock()
@@ -225,8 +235,8 @@ class Guard:
             self._unlock(lease.job_name, lease.owner, max(0.0, started + hold - self.clock()))
         if recorded != outcome:
             why = f"the attempt with token {lease.token} had already ended as {recorded or 'nothing known'}"
-            self.statuses.refuse(request, "stale", f"{outcome} refused: {why}")
-            raise StaleWrite(f"{lease.job_name} {lease.run_key}: {why}; its {outcome} is refused")
+            self.statuses.refuse(request, "stale", f"its result ({outcome}) is refused: {why}")
+            raise StaleWrite(f"{lease.job_name} {lease.run_key}: its result ({outcome}) is refused: {why}")
 
     def _unlock(self, job_name: str, owner: str, keep_for: float = 0.0) -> None:
         try:

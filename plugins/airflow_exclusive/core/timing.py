@@ -16,6 +16,7 @@ from enum import Enum
 _RENEW_AT = 1 / 3
 _RETRY_EVERY = 1 / 15
 _STOP_AT = 0.7
+_LAST_CALL = 0.8
 _KILL_AT = 0.9
 
 
@@ -56,6 +57,11 @@ class TrustWindow:
     def stop_at(self) -> float:
         window_end = self.confirmed + _STOP_AT * self.ttl
         return window_end if self.lost is None else min(self.lost, window_end)
+
+    @property
+    def last_call(self) -> float:
+        """Until then stopping may be put off, if nothing speaks against a renewal: it only comes late."""
+        return self.confirmed + _LAST_CALL * self.ttl
 
     @property
     def deadline(self) -> float:

@@ -96,7 +96,8 @@ class KeeperHandle:
         self._page.close()
 
     def _spawn(self) -> subprocess.Popen[bytes]:
-        environment = {key: value for key, value in os.environ.items() if not key.startswith("EXCLUSIVE_")}
+        # Not marked as started by the job: the keeper ends those that are.
+        environment = {key: value for key, value in os.environ.items() if key != "EXCLUSIVE_OWNER"}
         process = subprocess.Popen(
             [sys.executable, "-c", _BOOT, _PACKAGE_FOLDER, str(self._page.descriptor)],
             stdin=subprocess.PIPE,

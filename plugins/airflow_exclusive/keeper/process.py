@@ -73,6 +73,9 @@ class KeeperProcess:
             return True
         if action is Action.WAIT:
             return True
+        if self.window.lost is None and self._only_late():
+            self._renew()
+            return True
         if self.window.lost is None:
             self._lose(f"{self._excuse or self._default_excuse()}; last confirmed {self._age():.1f} s ago")
         if self.order.on_lease_lost != "stop":
@@ -86,6 +89,10 @@ class KeeperProcess:
             self._say(f"stopping the job (pid {self.job.pid}), SIGKILL in {self.window.kill_at - clock():.1f} s")
             self.job.terminate()
         return True
+
+    def _only_late(self) -> bool:
+        """Nothing failed yet: on a busy machine this process started late, or waits for an answer."""
+        return self.order.renew and not self._excuse and clock() < self.window.last_call
 
     def _renew(self) -> None:
         now = clock()

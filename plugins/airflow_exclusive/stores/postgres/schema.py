@@ -31,6 +31,15 @@ def upgrade(dsn: str, *, schema: str = DEFAULT_SCHEMA, status: bool = True, effe
     return applied
 
 
+def script(*, schema: str = DEFAULT_SCHEMA, status: bool = True, effects: bool = True) -> str:
+    """All of it as text, for those who run the statements on a new database by hand."""
+    parts = [_create_schema(schema), statement("migration_history", schema).strip()]
+    for kind, version, text in _wanted(schema, status, effects):
+        note = statement("migration_applied", schema) % {"kind": f"'{kind}'", "version": version}
+        parts += [text.strip().rstrip(";"), note.strip()]
+    return "".join(f"{part};\n\n" for part in ["BEGIN", *parts, "COMMIT"])
+
+
 def _wanted(schema: str, status: bool, effects: bool) -> list[tuple[str, int, str]]:
     kinds = [kind for kind, wanted in (("status", status), ("effects", effects)) if wanted]
     return [(kind, version, text) for kind in kinds for version, text in migrations(kind, schema)]

@@ -22,7 +22,7 @@ class PostgresStatuses:
         self.database, self.now = database, now
 
     def claim(self, request: Request, settings: LeaseSettings) -> Verdict:
-        (row,) = self._run("claim", **_params_of(request), ttl=settings.seconds)
+        (row,) = self._run("claim", **_params_of(request), ttl=settings.seconds, renew=settings.renew)
         return decide(request, row)
 
     def look(self, request: Request) -> Verdict:

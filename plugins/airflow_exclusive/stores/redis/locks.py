@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
+from uuid import uuid4
 
 from airflow_exclusive.core.errors import InvalidSetting, StoreMisconfigured, StoreUnavailable
 from airflow_exclusive.core.ports import LockAnswer
@@ -16,6 +17,7 @@ from airflow_exclusive.stores.redis.scripts import WAKE_UP_LASTS_MS, lock_key, l
 if TYPE_CHECKING:
     import redis
 
+_PROBE = "airflow-exclusive doctor"
 _SCHEMES = ("redis://", "rediss://", "unix://")
 
 
@@ -40,7 +42,7 @@ class RedisLocks:
 
     def break_lock(self, job_name: str) -> bool:
         with self._errors_mapped():
-            return bool(self._client.delete(lock_key(job_name)))
+            return bool(self.client.delete(lock_key(job_name)))
 
     def wait_for_release(self, job_name: str, timeout: float) -> None:
         """Sleeps on the wake-up list; where the server doesn't answer, just sleeps."""
@@ -48,20 +50,26 @@ class RedisLocks:
         try:
             with self._errors_mapped():
                 # The reply must come before the socket's own timeout, or a wake-up would get lost.
-                self._client.blpop([wake_key(job_name)], timeout=min(timeout, self._timeout / 2))
+                self.client.blpop([wake_key(job_name)], timeout=min(timeout, self._timeout / 2))
         except StoreUnavailable:
             time.sleep(max(0.0, min(until - time.monotonic(), 1.0)))
 
     def ping(self) -> None:
         with self._errors_mapped():
-            self._client.ping()
+            self.client.ping()
+
+    def try_scripts(self) -> None:
+        """Take and give back a lock that is nobody's."""
+        owner = uuid4().hex
+        self.acquire(_PROBE, owner, ttl=1.0)
+        self.release(_PROBE, owner)
 
     def close(self) -> None:
-        if "_client" in self.__dict__:
-            self._client.close()
+        if "client" in self.__dict__:
+            self.client.close()
 
     @cached_property
-    def _client(self) -> redis.Redis:
+    def client(self) -> redis.Redis:
         import redis
         from redis.backoff import ExponentialBackoff
         from redis.retry import Retry
@@ -76,7 +84,7 @@ class RedisLocks:
 
     @cached_property
     def _scripts(self) -> dict[str, Callable[..., Any]]:
-        return {name: self._client.register_script(lua(name)) for name in ("acquire", "release")}
+        return {name: self.client.register_script(lua(name)) for name in ("acquire", "release")}
 
     def _call(self, script: str, keys: list[str], args: list[Any]) -> Any:
         with self._errors_mapped():

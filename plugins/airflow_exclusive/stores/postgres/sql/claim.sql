@@ -45,12 +45,14 @@ WHERE s.job_name = %(job_name)s AND s.owner = %(owner)s AND s.status = 'running'
 
 INSERT INTO {schema}.scheduled_job_run (
     job_name, run_key, generation, attempt, fencing_token, owner, node_id, outcome, started_at, took_over,
+    lease_seconds, renewed,
     deployment, dag_id, run_id, task_id, map_index, try_number
 )
 SELECT
     s.job_name, s.run_key, s.generation, s.attempt, s.fencing_token, s.owner, s.node_id, 'running', s.started_at,
     (SELECT p.owner FROM {schema}.scheduled_job_run p WHERE p.job_name = s.job_name
      AND p.fencing_token = s.fencing_token - 1 AND p.outcome = 'taken_over'),
+    %(ttl)s, %(renew)s,
     %(deployment)s, %(dag_id)s, %(run_id)s, %(task_id)s, %(map_index)s, %(try_number)s
 FROM {schema}.scheduled_job_status s
 WHERE s.job_name = %(job_name)s AND s.owner = %(owner)s AND s.status = 'running'

@@ -36,6 +36,8 @@ CREATE TABLE {schema}.scheduled_job_run (
     finished_at      timestamptz,
     error            text,
     took_over        text,
+    lease_seconds    double precision NOT NULL,
+    renewed          boolean NOT NULL,
     deployment       text NOT NULL DEFAULT '',
     dag_id           text NOT NULL DEFAULT '',
     run_id           text NOT NULL DEFAULT '',
@@ -47,6 +49,7 @@ CREATE TABLE {schema}.scheduled_job_run (
 
 COMMENT ON TABLE {schema}.scheduled_job_run IS 'One row per attempt, never overwritten once it has ended';
 COMMENT ON COLUMN {schema}.scheduled_job_run.took_over IS 'Owner of the attempt that this one ended';
+COMMENT ON COLUMN {schema}.scheduled_job_run.renewed IS 'Whether the lease was renewed while the attempt ran, or fixed';
 COMMENT ON COLUMN {schema}.scheduled_job_run.confirmed_try IS 'Last try for which Airflow has shown this success';
 
 -- The backstop: whatever the statements do, these two can't be broken.

@@ -1,0 +1,22 @@
+-- What the ledger tells of each job: signs of a clock that was set back, and of leases that are too short.
+--   ahead         seconds by which its last heartbeat lies in the future: the server's clock went back
+--   longest       95th percentile of the seconds that its successes of the last 30 days took
+--   lease_seconds ttl of its latest attempt; renewed: whether that lease is renewed
+--   takeovers     of the last 7 days
+SELECT
+    s.job_name,
+    extract(epoch FROM greatest(s.heartbeat_at, s.last_run_at, s.started_at) - now())::float8 AS ahead,
+    latest.lease_seconds, latest.renewed,
+    seen.longest, coalesce(seen.takeovers, 0) AS takeovers
+FROM {schema}.scheduled_job_status s
+LEFT JOIN {schema}.scheduled_job_run latest ON latest.owner = s.owner
+LEFT JOIN LATERAL (
+    SELECT
+        percentile_cont(0.95) WITHIN GROUP (ORDER BY extract(epoch FROM r.finished_at - r.started_at)::float8)
+            FILTER (WHERE r.outcome = 'success') AS longest,
+        count(*) FILTER (WHERE r.outcome = 'taken_over' AND r.finished_at > now() - interval '7 days') AS takeovers
+    FROM {schema}.scheduled_job_run r
+    WHERE r.job_name = s.job_name AND r.started_at > now() - interval '30 days'
+      AND r.fencing_token > s.fencing_token - 1000
+) seen ON true
+ORDER BY s.job_name
