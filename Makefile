@@ -39,6 +39,10 @@ down: venv ## Stop what `make up` started, keeping its data
 test: venv ## Run all tests
 	$(BIN)/python -m pytest
 
+.PHONY: bench
+bench: venv ## Measure what guarding costs, each figure against its limit
+	$(BIN)/python -m benchmarks
+
 .PHONY: lint
 lint: venv ## Check style, types and import directions
 	$(BIN)/ruff check .

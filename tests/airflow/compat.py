@@ -1,0 +1,39 @@
+"""What these tests need of Airflow that has another name in 2.11 than in 3.x."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from airflow.providers.common.compat.sdk import DAG
+from airflow.timetables.base import Timetable
+
+try:
+    from airflow.serialization.serialized_objects import DagSerialization as Serialization
+except ImportError:
+    from airflow.serialization.serialized_objects import (  # type: ignore[assignment]
+        SerializedDAG as Serialization,
+    )
+
+try:
+    from airflow.serialization.encoders import coerce_to_core_timetable
+except ImportError:
+
+    def coerce_to_core_timetable(timetable: Any) -> Any:  # type: ignore[no-redef, misc]
+        return timetable
+
+
+def serialized(dag: DAG) -> dict[str, Any]:
+    """What the metadata database is given of a DAG."""
+    data: dict[str, Any] = Serialization.to_dict(dag)
+    return data
+
+
+def deserialized(data: dict[str, Any]) -> Any:
+    """What the scheduler makes of it."""
+    return Serialization.from_dict(data)
+
+
+def timetable_of(schedule: Any) -> Timetable:
+    """The timetable by which the scheduler goes for a DAG with this schedule."""
+    timetable: Timetable = coerce_to_core_timetable(DAG("any", schedule=schedule).timetable)
+    return timetable

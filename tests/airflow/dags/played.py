@@ -1,0 +1,100 @@
+"""DAGs that `tests.airflow.play` runs by `dag.test()`; conf tells the jobs that the test holds or has done."""
+
+from __future__ import annotations
+
+from datetime import datetime, timezone
+from typing import Any
+
+from airflow.providers.common.compat.sdk import DAG, AirflowSkipException, task
+from airflow.providers.common.sql.operators.sql import SQLExecuteQueryOperator
+from airflow.providers.standard.operators.empty import EmptyOperator
+
+from airflow_exclusive import (
+    ExclusiveBashOperator,
+    ExclusivePythonOperator,
+    JobAdmissionSensor,
+    JobStatusSensor,
+    current_lease,
+    exclusive,
+    exclusive_task,
+)
+
+START = datetime(2026, 1, 1, tzinfo=timezone.utc)
+HELD, DONE = "{{ dag_run.conf['held'] }}", "{{ dag_run.conf['done'] }}"
+TICK = "2026-01-01T00:00:00Z"
+
+
+def what_it_knows(lease: Any) -> dict[str, Any]:
+    lease.ensure_held()
+    return {"job_name": lease.job_name, "run_key": lease.run_key, "token": lease.token}
+
+
+with DAG("played", schedule=None, start_date=START) as played:
+    bash = ExclusiveBashOperator(
+        task_id="bash",
+        bash_command='echo "$EXCLUSIVE_JOB $EXCLUSIVE_TOKEN {{ lease.token }} $MINE"',
+        env={"MINE": "{{ lease.run_key }}"},
+    )
+    ExclusivePythonOperator(task_id="python", python_callable=what_it_knows)
+    exclusive(EmptyOperator)(task_id="empty")
+    exclusive(SQLExecuteQueryOperator)(
+        task_id="sql",
+        conn_id="warehouse",
+        sql="SELECT {{ lease.token }}, %(job)s",
+        parameters={"job": "{{ lease.job_name }}"},
+    )
+
+    @task.exclusive(job_name="played {{ params.day }}", run_key="{{ run_id }} x", params={"day": "monday"})
+    def decorated(lease: Any, day: str) -> dict[str, Any]:
+        assert current_lease() is lease
+        return what_it_knows(lease) | {"day": day}
+
+    @exclusive_task
+    def mapped(n: int, lease: Any) -> int:
+        return n * lease.token
+
+    ExclusiveBashOperator.partial(task_id="mapped_bash", job_name="part of {{ run_id }} {{ ti.map_index }}").expand(
+        bash_command=["echo $EXCLUSIVE_TOKEN", "echo $EXCLUSIVE_TOKEN"]
+    )
+
+    JobAdmissionSensor(task_id="is_free", job_name="never heard of", timeout=20, poke_interval=1)
+    is_done = JobStatusSensor(task_id="is_done", job_name="played.bash", timeout=20, poke_interval=1)
+
+    bash >> is_done
+    decorated(day="{{ params.day }}")
+    mapped.expand(n=[1, 10, 100])
+
+with DAG("refused", schedule=None, start_date=START) as refused:
+    for policy in ("skip", "fail"):
+        ExclusiveBashOperator(task_id=f"busy_{policy}", bash_command="true", job_name=HELD, on_busy=policy)
+    ExclusiveBashOperator(task_id="busy_wait", bash_command="true", job_name=HELD, on_busy="wait", wait_timeout=0.5)
+    for policy in ("skip", "success", "fail"):
+        ExclusiveBashOperator(
+            task_id=f"done_{policy}", bash_command="exit 1", job_name=DONE, run_key=TICK, on_done=policy
+        )
+        JobAdmissionSensor(task_id=f"sense_{policy}", job_name=DONE, run_key=TICK, on_done=policy, timeout=5)
+    JobAdmissionSensor(task_id="sense_busy", job_name=HELD, timeout=0.5, poke_interval=0.1)
+    JobStatusSensor(task_id="sense_not_done", job_name=HELD, timeout=0.5, poke_interval=0.1)
+    ExclusiveBashOperator(task_id="nameless", bash_command="true", job_name="{{ dag_run.conf.get('x', '') }}")
+    ExclusiveBashOperator(task_id="timeless", bash_command="true", run_key="{{ dag_run.conf.get('x', '') }}")
+    ExclusiveBashOperator(task_id="misspelt", bash_command="echo {{ lease.tokn }}")
+    ExclusiveBashOperator(task_id="unconnected", bash_command="true", redis_conn_id="nowhere")
+
+with DAG("failing", schedule=None, start_date=START) as failing:
+
+    @exclusive_task
+    def fails(lease: Any) -> None:
+        raise ValueError("no rows today")
+
+    @exclusive_task
+    def skips() -> None:
+        raise AirflowSkipException("nothing to do today")
+
+    @exclusive_task(job_name="shared {{ run_id }}")
+    def shares(n: int) -> int:
+        return n
+
+    fails()
+    skips()
+    shares.expand(n=[1, 2])
+    ExclusiveBashOperator(task_id="exits", bash_command="exit 3")

@@ -1,0 +1,77 @@
+"""What an operator asks of the guard when it is executed; the stores have no part in it."""
+
+from __future__ import annotations
+
+import math
+from datetime import timedelta
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from airflow.providers.common.compat.sdk import DAG
+
+from airflow_exclusive import ExclusiveBashOperator
+from airflow_exclusive.airflow import connections
+
+
+class Asked(Exception): ...
+
+
+class Recorder:
+    """A guard that only notes what it is asked."""
+
+    def __init__(self) -> None:
+        self.asked: dict[str, Any] = {}
+        self.closed = False
+
+    def admit(self, job_name: str, **asked: Any) -> None:
+        self.asked = {"job_name": job_name, **asked}
+        raise Asked
+
+    def close(self) -> None:
+        self.closed = True
+
+
+@pytest.fixture
+def guard(monkeypatch: pytest.MonkeyPatch) -> Recorder:
+    guard = Recorder()
+    monkeypatch.setattr(connections, "open_guard", lambda *_: guard)
+    return guard
+
+
+def execute(**settings: Any) -> None:
+    with DAG("any", schedule=None):
+        task = ExclusiveBashOperator(task_id="work", bash_command="true", **settings)
+    ti = SimpleNamespace(dag_id="any", task_id="work", run_id="r", map_index=-1, try_number=1, max_tries=0)
+    run = SimpleNamespace(run_type="manual", run_id="r", data_interval_end=None)
+    with pytest.raises(Asked):
+        task.execute({"ti": ti, "task": task, "dag_run": run})  # type: ignore[typeddict-item]
+
+
+@pytest.mark.parametrize(
+    ("settings", "wait"),
+    [
+        ({}, 0),
+        ({"on_busy": "fail"}, 0),
+        ({"on_busy": "wait"}, math.inf),
+        ({"on_busy": "wait", "wait_timeout": 0}, 0),
+        ({"on_busy": "wait", "wait_timeout": timedelta(minutes=2)}, 120),
+    ],
+)
+def test_only_who_stands_by_waits_and_no_longer_than_it_was_told(
+    guard: Recorder, settings: dict[str, Any], wait: float
+) -> None:
+    execute(**settings)
+    assert guard.asked["wait"] == wait
+
+
+def test_the_guard_is_asked_for_the_task_instance_by_its_settings(guard: Recorder) -> None:
+    execute(lock_ttl=7, run_key="monday")
+    assert (guard.asked["job_name"], guard.asked["run_key"]) == ("any.work", "monday")
+    assert guard.asked["settings"].seconds == 7
+    assert guard.asked["source"].same_task_instance(guard.asked["source"])
+
+
+def test_the_guard_is_closed_when_asking_fails(guard: Recorder) -> None:
+    execute()
+    assert guard.closed

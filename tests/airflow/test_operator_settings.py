@@ -1,0 +1,252 @@
+"""What an operator refuses when the DAG is parsed, what it leaves for later, and what `default_args` do."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from datetime import datetime, timedelta, timezone
+from typing import Any
+
+import pytest
+from airflow.providers.common.compat.sdk import DAG, BaseOperator, BaseSensorOperator
+from airflow.providers.standard.operators.empty import EmptyOperator
+from airflow.providers.standard.operators.python import PythonOperator
+from airflow.providers.standard.operators.trigger_dagrun import TriggerDagRunOperator
+
+from airflow_exclusive import (
+    ExclusiveBashOperator,
+    ExclusivePythonOperator,
+    JobAdmissionSensor,
+    JobStatusSensor,
+    exclusive,
+    exclusive_task,
+)
+from airflow_exclusive.airflow.decorators import ExclusiveDecoratedOperator
+from airflow_exclusive.core.errors import InvalidSetting
+
+Make = Callable[..., Any]
+
+
+def bash(**settings: Any) -> Any:
+    return ExclusiveBashOperator(task_id="work", bash_command="true", **settings)
+
+
+def python(**settings: Any) -> Any:
+    return ExclusivePythonOperator(task_id="work", python_callable=print, **settings)
+
+
+def any_other(**settings: Any) -> Any:
+    return exclusive(EmptyOperator)(task_id="work", **settings)
+
+
+def decorated(**settings: Any) -> Any:
+    @exclusive_task(**settings)
+    def work() -> None: ...
+
+    return work().operator
+
+
+MAKERS = [bash, python, any_other, decorated]
+
+
+@pytest.fixture
+def dag() -> Any:
+    with DAG("any", start_date=datetime(2026, 1, 1, tzinfo=timezone.utc), schedule=None) as dag:
+        yield dag
+
+
+@pytest.mark.parametrize("make", MAKERS)
+@pytest.mark.parametrize(
+    ("settings", "field", "cure"),
+    [
+        ({"job_name": ""}, "job_name", "must not be empty; leave it out for the default"),
+        ({"job_name": " "}, "job_name", "must not be empty"),
+        ({"job_name": "x" * 301}, "job_name", "has 301 characters; at most 250"),
+        ({"job_name": "a\nb"}, "job_name", r"has the control character '\n'; remove it"),
+        ({"job_name": 7}, "job_name", "must be text, not int"),
+        ({"run_key": 20130102}, "run_key", "must be text, not int"),
+        ({"run_key": ""}, "run_key", "must not be empty"),
+        ({"lock_ttl": 0}, "lock_ttl", "between 1 and 604800 seconds"),
+        ({"lock_ttl": -1}, "lock_ttl", "between 1 and 604800 seconds"),
+        ({"lock_ttl": "30"}, "lock_ttl", "must be a number of seconds"),
+        ({"lock_ttl": math.nan}, "lock_ttl", "must be a number of seconds"),
+        ({"lock_ttl": True}, "lock_ttl", "must be a number of seconds"),
+        ({"lock_ttl": timedelta(0)}, "lock_ttl", "between 1 and 604800 seconds"),
+        ({"on_busy": "explode"}, "on_busy", "must be one of 'skip', 'wait', 'fail'"),
+        ({"on_done": "wait"}, "on_done", "must be one of 'skip', 'success', 'fail'"),
+        ({"on_lease_lost": "ignore"}, "on_lease_lost", "must be one of 'stop', 'raise', 'warn'"),
+        ({"on_redis_down": True}, "on_redis_down", "must be one of 'fail', 'postgres'"),
+        ({"wait_timeout": 60}, "wait_timeout", "only counts with on_busy='wait': add that or remove it"),
+        ({"wait_timeout": -1, "on_busy": "wait"}, "wait_timeout", "must be between 0"),
+        ({"wait_timeout": "1", "on_busy": "wait"}, "wait_timeout", "must be a number of seconds"),
+        ({"expected_duration": 30}, "expected_duration", "only counts with renew=False"),
+        ({"renew": "yes"}, "renew", "must be True or False"),
+        ({"max_run_time": 0}, "max_run_time", "must be between 1"),
+        ({"hold_at_least": -1}, "hold_at_least", "must be between 0"),
+    ],
+    ids=repr,
+)
+def test_a_setting_that_cannot_work_is_refused_when_the_dag_is_parsed(
+    dag: DAG, make: Make, settings: dict[str, Any], field: str, cure: str
+) -> None:
+    with pytest.raises(InvalidSetting) as refused:
+        make(**settings)
+    given = settings[field]
+    value = given.total_seconds() if isinstance(given, timedelta) else given
+    assert str(refused.value).startswith(f"{field}={value!r}: ")
+    assert cure in str(refused.value)
+
+
+def test_a_task_that_would_defer_is_refused(dag: DAG) -> None:
+    with pytest.raises(InvalidSetting, match=r"deferrable=True: .*set deferrable=False"):
+        exclusive(TriggerDagRunOperator)(task_id="work", trigger_dag_id="any", deferrable=True)
+
+
+def test_a_sensor_that_would_lose_its_lease_between_pokes_is_refused(dag: DAG) -> None:
+    class Sensor(BaseSensorOperator): ...
+
+    with pytest.raises(InvalidSetting, match=r"mode='reschedule': .*set mode='poke'"):
+        exclusive(Sensor)(task_id="work", mode="reschedule")
+    exclusive(Sensor)(task_id="poking", mode="poke")
+
+
+@pytest.mark.parametrize("sensor", [JobAdmissionSensor, JobStatusSensor])
+@pytest.mark.parametrize(
+    ("settings", "says"),
+    [
+        ({"job_name": ""}, "job_name='': must not be empty"),
+        ({"job_name": 7}, "job_name=7: must be text"),
+        ({"job_name": "x", "run_key": 7}, "run_key=7: must be text"),
+    ],
+)
+def test_sensors_refuse_what_operators_refuse(dag: DAG, sensor: Make, settings: dict[str, Any], says: str) -> None:
+    with pytest.raises(InvalidSetting, match=says):
+        sensor(task_id="sense", **settings)
+
+
+def test_an_admission_sensor_knows_three_answers_to_done(dag: DAG) -> None:
+    with pytest.raises(InvalidSetting, match="on_done='wait': must be one of"):
+        JobAdmissionSensor(task_id="sense", job_name="x", on_done="wait")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("make", MAKERS)
+@pytest.mark.parametrize("later", ["{{ params.name }}", "a{% if ds %}b{% endif %}" + "x" * 300, "{{ '\n' }}"])
+def test_what_a_template_will_give_is_not_judged_when_the_dag_is_parsed(dag: DAG, make: Make, later: str) -> None:
+    task = make(job_name=later, run_key=later)
+    assert (task.job_name, task.run_key) == (later, later)
+
+
+@pytest.mark.parametrize("make", MAKERS)
+def test_what_an_upstream_task_will_give_is_not_judged_when_the_dag_is_parsed(dag: DAG, make: Make) -> None:
+    upstream = EmptyOperator(task_id="upstream")
+    task = make(job_name=upstream.output, run_key=upstream.output)
+    assert task.upstream_task_ids == {"upstream"}
+
+
+@pytest.mark.parametrize("make", MAKERS)
+def test_durations_may_be_timedeltas(dag: DAG, make: Make) -> None:
+    minute = timedelta(minutes=1)
+    task = make(lock_ttl=minute, max_run_time=minute, hold_at_least=minute, on_busy="wait", wait_timeout=minute)
+    settings = task.lease_settings
+    assert (settings.ttl, settings.max_run_time, settings.hold_at_least, task.wait_timeout) == (60, 60, 60, 60)
+
+
+@pytest.mark.parametrize("make", MAKERS)
+def test_default_args_apply(make: Make) -> None:
+    arguments = {"lock_ttl": 77, "on_busy": "wait", "job_name": "from default_args", "retries": 5}
+    with DAG("any", schedule=None, default_args=arguments):
+        task = make(on_done="fail")
+    assert task.lease_settings.ttl == 77
+    assert (task.on_busy, task.on_done, task.job_name, task.retries) == ("wait", "fail", "from default_args", 5)
+
+
+@pytest.mark.parametrize("make", MAKERS)
+def test_what_a_task_says_itself_beats_default_args(make: Make) -> None:
+    with DAG("any", schedule=None, default_args={"lock_ttl": 77, "on_busy": "wait"}):
+        task = make(lock_ttl=5, on_busy="fail")
+    assert (task.lease_settings.ttl, task.on_busy) == (5, "fail")
+
+
+@pytest.mark.parametrize("make", MAKERS)
+def test_a_default_arg_that_cannot_work_is_refused(make: Make) -> None:
+    with DAG("any", schedule=None, default_args={"lock_ttl": 0}), pytest.raises(InvalidSetting, match="lock_ttl=0"):
+        make()
+
+
+@pytest.mark.parametrize("make", MAKERS)
+def test_an_argument_that_nobody_knows_is_refused_as_by_any_operator(dag: DAG, make: Make) -> None:
+    with pytest.raises(TypeError, match="lock_tll"):
+        make(lock_tll=30)
+
+
+def test_asked_for_twice_it_is_the_same_class() -> None:
+    assert exclusive(EmptyOperator) is exclusive(EmptyOperator)
+    assert exclusive(exclusive(EmptyOperator)) is exclusive(EmptyOperator)
+    assert exclusive(ExclusiveBashOperator) is ExclusiveBashOperator
+
+
+def test_an_exclusive_operator_is_still_one_of_its_kind() -> None:
+    made = exclusive(EmptyOperator)
+    assert issubclass(made, EmptyOperator)
+    assert made.__name__ == "ExclusiveEmptyOperator"
+
+
+@pytest.mark.parametrize("given", [print, "BashOperator", object, None])
+def test_only_operators_can_be_exclusive(given: Any) -> None:
+    with pytest.raises(InvalidSetting, match="must be given an operator class"):
+        exclusive(given)
+
+
+def test_an_instance_is_not_an_operator_class(dag: DAG) -> None:
+    with pytest.raises(InvalidSetting, match="must be given an operator class"):
+        exclusive(EmptyOperator(task_id="made"))  # type: ignore[type-var]
+
+
+class Templated(BaseOperator):
+    template_fields = ("sql",)
+
+    def __init__(self, *, sql: str = "", **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.sql = sql
+
+
+@pytest.mark.parametrize(
+    ("operator", "fields"),
+    [
+        (ExclusiveBashOperator, {"bash_command", "env", "cwd"}),
+        (ExclusivePythonOperator, set(PythonOperator.template_fields)),
+        (ExclusiveDecoratedOperator, set(PythonOperator.template_fields)),
+        (exclusive(Templated), {"sql"}),
+    ],
+)
+def test_job_and_tick_are_templated_besides_the_operators_own_fields(operator: Any, fields: set[str]) -> None:
+    assert {"job_name", "run_key", *fields} <= set(operator.template_fields)
+
+
+@pytest.mark.parametrize("sensor", [JobAdmissionSensor, JobStatusSensor])
+def test_a_sensors_job_and_tick_are_templated(sensor: Any) -> None:
+    assert set(sensor.template_fields) >= {"job_name", "run_key"}
+
+
+def test_a_function_gets_the_lease_only_if_it_asks_for_it(dag: DAG) -> None:
+    def wants(lease: Any, day: str) -> None: ...
+    def brings(lease: Any) -> None: ...
+
+    asked = ExclusivePythonOperator(task_id="asks", python_callable=wants, op_kwargs={"day": "x"})
+    own = ExclusivePythonOperator(task_id="brings", python_callable=brings, op_kwargs={"lease": "mine"})
+    asked.take_lease("the lease")  # type: ignore[arg-type]
+    own.take_lease("the lease")  # type: ignore[arg-type]
+    assert asked.op_kwargs == {"day": "x", "lease": "the lease"}
+    assert own.op_kwargs == {"lease": "mine"}
+
+
+def test_a_functions_arguments_may_come_from_an_upstream_task(dag: DAG) -> None:
+    def wants(lease: Any, day: str) -> None: ...
+
+    task: Any = ExclusivePythonOperator(
+        task_id="work", python_callable=wants, op_kwargs=EmptyOperator(task_id="upstream").output
+    )
+    assert task.upstream_task_ids == {"upstream"}
+    task.op_kwargs = {"day": "monday"}  # as it is once the upstream task has run
+    task.take_lease("the lease")
+    assert task.op_kwargs == {"day": "monday", "lease": "the lease"}

@@ -1,0 +1,59 @@
+"""The servers to break, each started when the first test asks for it and gone at the end of the session."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from airflow_exclusive.stores.postgres.schema import upgrade
+from deploy.embedded.postgres import PostgresServer
+from tests.support.servers import OddPostgres, PgBouncer, SystemPostgres
+
+
+@pytest.fixture(scope="session")
+def breakable_postgres(server_folder: Path) -> Iterator[OddPostgres]:
+    """A server that tests may stop, kill, fill up and misconfigure; each leaves it running as it was."""
+    server = OddPostgres(server_folder / "breakable-postgres", {"wal_level": "replica"}, max_connections=25)
+    try:
+        yield server.start()
+    finally:
+        server.remove()
+
+
+@pytest.fixture
+def breakable(breakable_postgres: OddPostgres) -> Iterator[str]:
+    """DSN of a database with the tables there, this test's own."""
+    name = f"exclusive_test_{uuid.uuid4().hex[:12]}"
+    dsn = breakable_postgres.create_database(name)
+    upgrade(dsn)
+    yield dsn
+    breakable_postgres.drop_database(name)
+
+
+@pytest.fixture(scope="session")
+def system_postgres(server_folder: Path) -> Iterator[SystemPostgres]:
+    server = SystemPostgres(server_folder / "system-postgres", durable=False)
+    try:
+        yield server.start()
+    finally:
+        server.remove()
+
+
+@pytest.fixture(scope="session")
+def system_template(system_postgres: SystemPostgres) -> str:
+    """Name of a database of `system_postgres` with the tables, to copy."""
+    upgrade(system_postgres.create_database("exclusive_template"))
+    return "exclusive_template"
+
+
+@pytest.fixture(scope="session")
+def pgbouncer(server_folder: Path, postgres_server: PostgresServer) -> Iterator[PgBouncer]:
+    """In front of the tests' common server."""
+    bouncer = PgBouncer(server_folder / "pgbouncer", postgres_server.dsn())
+    try:
+        yield bouncer.start()
+    finally:
+        bouncer.remove()

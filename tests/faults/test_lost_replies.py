@@ -1,0 +1,193 @@
+"""Requests and replies that get lost, come twice or late, at every step of the protocol: the tick is done once."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+
+import pytest
+
+from airflow_exclusive.core.admission import Admitted, AlreadyDone, Busy
+from airflow_exclusive.core.lease import Lease
+from airflow_exclusive.guard import JobGuard
+from airflow_exclusive.node import clock
+from tests.support.ledger import JOB, NEXT_TICK, TICK
+from tests.support.proxied_node import TTL, Proxied, proxied
+from tests.support.proxy import (
+    COPIED,
+    DUPLICATED,
+    FAULTS,
+    HANGING,
+    REPLY_LOST,
+    REQUEST_LOST,
+    Fault,
+    Matches,
+    script,
+    sql,
+    words,
+)
+from tests.support.waiting import eventually
+
+REDIS_STEPS = {"acquire": script("acquire"), "release": script("release")}
+POSTGRES_STEPS = {"claim": sql("claim"), "finish": sql("finish")}
+RENEWALS = {"renewal in Redis": script("acquire", by_keeper=True), "renewal in Postgres": sql("renew")}
+STEPS: dict[str, Matches] = {**REDIS_STEPS, **POSTGRES_STEPS, **RENEWALS}
+SHORT_TTL = 4.0
+
+
+@pytest.fixture
+def world(redis_url: str, database: str) -> Iterator[Proxied]:
+    with proxied(redis_url, database) as made:
+        with JobGuard(redis=made.node.redis, postgres=made.node.postgres) as guard:
+            guard.locks.acquire("another", "nobody", 1)  # both scripts are known to the server from here on
+            guard.locks.release("another", "nobody")
+        yield made
+
+
+def arm(world: Proxied, step: str, kind: str, **options: float) -> Fault:
+    proxy = world.redis if step in REDIS_STEPS or step == "renewal in Redis" else world.postgres
+    return proxy.arm(STEPS[step], kind, **options)  # type: ignore[arg-type]
+
+
+def renewed_after(fault: Fault, lease: Lease) -> None:
+    """Wait until the keeper has met the fault and got over it."""
+    assert fault.hit.wait(SHORT_TTL)
+    eventually(lambda: fault.seen > fault.nth + fault.times - 1, SHORT_TTL)
+    eventually(lambda: lease._keeper.trusted_for > 0.6 * SHORT_TTL, SHORT_TTL)  # 0.9 of it right after a renewal
+    lease.ensure_held()
+
+
+@pytest.mark.parametrize("kind", FAULTS)
+@pytest.mark.parametrize("step", [*REDIS_STEPS, *POSTGRES_STEPS])
+def test_a_step_that_is_disturbed_is_done_once(world: Proxied, step: str, kind: str) -> None:
+    fault = arm(world, step, kind)
+    began = clock()
+    world.node.run()
+    assert clock() - began < TTL / 2
+    assert fault.hit.is_set()
+    assert world.node.errors == []
+    assert world.node.ran == [1]
+    world.truth.check_done_once()
+
+
+@pytest.mark.parametrize("kind", FAULTS)
+@pytest.mark.parametrize("step", RENEWALS)
+def test_a_renewal_that_is_disturbed_does_not_end_the_lease(world: Proxied, step: str, kind: str) -> None:
+    fault = arm(world, step, kind)
+    world.node.ttl = SHORT_TTL
+    world.node.before = lambda lease: renewed_after(fault, lease)
+    world.node.run()
+    assert world.node.errors == []
+    assert world.node.ran == [1]
+    world.truth.check_done_once()
+
+
+@pytest.mark.parametrize("kind", [REQUEST_LOST, REPLY_LOST, "slow"])
+def test_the_commit_of_an_effect_that_is_disturbed_is_made_once(world: Proxied, kind: str) -> None:
+    fault = world.postgres.arm(words("COMMIT"), kind)
+    world.node.run()
+    assert fault.hit.is_set()
+    assert len(world.node.errors) == (kind != "slow")  # the job is told that it doesn't know, and tries again
+    assert world.node.ran == ([1] if kind == "slow" else [1, 2])
+    world.truth.check_done_once()
+
+
+@pytest.mark.parametrize("kind", FAULTS)
+@pytest.mark.parametrize("step", ["look", "refuse"])
+@pytest.mark.parametrize("why", ["busy", "done"])
+def test_who_is_refused_is_told_so_and_noted_once(world: Proxied, step: str, kind: str, why: str) -> None:
+    with world.truth.guard() as other:
+        runner = other.admit(JOB, run_key=TICK, ttl=TTL)
+        assert isinstance(runner, Admitted)
+        if why == "done":
+            runner.lease.finish()
+            runner = other.admit(JOB, run_key=NEXT_TICK, ttl=TTL)
+            assert isinstance(runner, Admitted)
+        fault = world.postgres.arm(sql(step), kind)
+        began = clock()
+        with JobGuard(redis=world.node.redis, postgres=world.node.postgres) as guard:
+            answer = guard.admit(JOB, run_key=TICK, ttl=TTL)
+        assert clock() - began < TTL / 2
+        assert fault.hit.is_set()
+        assert isinstance(answer, Busy if why == "busy" else AlreadyDone)
+        assert [refusal.reason for refusal in other.refusals(JOB)] == [why]
+        runner.lease.finish()
+    assert world.truth.outcomes() == ["success"] * (1 if why == "busy" else 2)
+    assert world.truth.lock() is None
+
+
+@pytest.mark.parametrize("kind", [REQUEST_LOST, REPLY_LOST, DUPLICATED, "slow"])
+def test_a_waiter_whose_wake_up_is_disturbed_is_next_all_the_same(world: Proxied, kind: str) -> None:
+    fault = world.redis.arm(words("BLPOP"), kind)
+    with world.truth.guard() as other:
+        runner = other.admit(JOB, run_key=NEXT_TICK, ttl=60)
+        assert isinstance(runner, Admitted)
+        waiter = threading.Thread(target=world.node.run, kwargs={"wait": 60})
+        waiter.start()
+        eventually(lambda: fault.seen)
+        freed = clock()
+        runner.lease.finish("failed")
+        waiter.join(30)
+    assert clock() - freed < TTL
+    assert fault.hit.is_set()
+    assert (world.node.errors, world.node.ran) == ([], [2])
+    assert world.truth.outcomes() == ["failed", "success"]
+    assert world.truth.effects() == 1
+
+
+@pytest.mark.parametrize("step", STEPS)
+def test_a_copy_that_arrives_when_all_is_over_changes_nothing(world: Proxied, step: str) -> None:
+    """As when a packet is sent again by a machine that has long been given up."""
+    fault = arm(world, step, COPIED)
+    if step in RENEWALS:
+        world.node.ttl = SHORT_TTL
+        world.node.before = lambda lease: renewed_after(fault, lease)
+    world.node.run()
+    assert world.node.ran == [1]
+    proxy = world.postgres if step in POSTGRES_STEPS or step == "renewal in Postgres" else world.redis
+    assert proxy.send_copies(fault) == 1
+    assert world.truth.outcomes() == ["success"]
+    world.truth.check_free()
+    assert world.truth.effects() == 1
+
+
+@pytest.mark.parametrize("step", ["finish", "release"])
+def test_a_copy_does_not_end_the_attempt_that_came_after(world: Proxied, step: str) -> None:
+    fault = arm(world, step, COPIED)
+    world.node.run()
+    with world.truth.guard() as other:
+        successor = other.admit(JOB, run_key=NEXT_TICK, ttl=TTL)
+        assert isinstance(successor, Admitted)
+        proxy = world.redis if step == "release" else world.postgres
+        assert proxy.send_copies(fault) == 1
+        assert world.truth.lock() == successor.lease.owner
+        successor.lease.finish()
+    assert world.truth.outcomes() == ["success", "success"]
+
+
+def test_a_release_that_never_arrives_keeps_nobody_waiting(world: Proxied) -> None:
+    fault = arm(world, "release", REQUEST_LOST, times=100)
+    world.node.run()
+    assert fault.hit.is_set()
+    assert (world.node.errors, world.node.ran) == ([], [1])
+    world.truth.check_done_once_but_for_its_lock()
+
+
+def test_an_admission_whose_gate_hangs_asks_again(world: Proxied) -> None:
+    fault = arm(world, "acquire", HANGING)
+    began = clock()
+    world.node.run()
+    assert clock() - began < TTL
+    assert fault.hit.is_set()
+    assert (world.node.errors, world.node.ran) == ([], [1])
+    world.truth.check_done_once()
+
+
+@pytest.mark.parametrize("step", RENEWALS)
+def test_a_renewal_that_hangs_is_left_behind(world: Proxied, step: str) -> None:
+    fault = arm(world, step, HANGING)
+    world.node.ttl = SHORT_TTL
+    world.node.before = lambda lease: renewed_after(fault, lease)
+    world.node.run()
+    assert (world.node.errors, world.node.ran) == ([], [1])
+    world.truth.check_done_once()

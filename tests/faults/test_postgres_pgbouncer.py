@@ -1,0 +1,57 @@
+"""The contract of the status store through PgBouncer in transaction mode."""
+
+from __future__ import annotations
+
+import psycopg
+import pytest
+
+from airflow_exclusive.core.lease import Lease
+from deploy.embedded.postgres import PostgresServer
+from tests.contract.test_postgres_database import (  # noqa: F401
+    test_a_claim_whose_reply_was_lost_is_found_again,
+    test_of_four_processes_one_runs_each_tick_with_growing_tokens,
+    test_of_sixteen_threads_one_is_admitted_to_each_tick_with_growing_tokens,
+    test_two_schemas_of_one_database_do_not_know_each_other,
+)
+from tests.contract.test_postgres_statuses import *  # noqa: F403
+from tests.support.proxied_node import Node, Truth
+from tests.support.servers import PgBouncer
+
+
+@pytest.fixture
+def database(database: str, pgbouncer: PgBouncer) -> str:
+    """The test's own database, behind the pooler."""
+    return pgbouncer.dsn(database.rpartition("/")[2])
+
+
+def test_it_is_in_transaction_mode(pgbouncer: PgBouncer) -> None:
+    with psycopg.connect(pgbouncer.dsn("pgbouncer"), autocommit=True) as console:
+        console.prepare_threshold = None
+        told = psycopg.ClientCursor(console).execute("SHOW CONFIG").fetchall()
+    assert ("pool_mode", "transaction") in [row[:2] for row in told]
+
+
+def test_a_run_from_admission_to_its_end(redis_url: str, database: str, postgres_server: PostgresServer) -> None:
+    truth = Truth(redis_url, postgres_server.dsn(database.rpartition("/")[2]))
+    node = Node(redis_url, database, ttl=2, before=lambda lease: truth.wait_for_renewals(2))
+    node.run()
+    assert (node.errors, node.ran) == ([], [1])
+    truth.check_done_once()
+
+
+def test_a_pooler_that_is_restarted_stops_nobody(
+    redis_url: str, database: str, pgbouncer: PgBouncer, postgres_server: PostgresServer
+) -> None:
+    truth = Truth(redis_url, postgres_server.dsn(database.rpartition("/")[2]))
+
+    def restart(lease: Lease) -> None:
+        assert pgbouncer.daemon is not None
+        truth.wait_for_renewals(1)
+        pgbouncer.daemon.kill()
+        pgbouncer.start()
+        truth.wait_for_renewals(2)
+
+    node = Node(redis_url, database, ttl=4, before=restart)
+    node.run()
+    assert (node.errors, node.ran) == ([], [1])
+    truth.check_done_once()

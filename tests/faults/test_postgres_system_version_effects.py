@@ -1,0 +1,13 @@
+"""The contract of effects on the PostgreSQL of the distribution."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.contract.test_effects import *  # noqa: F403
+from tests.support.servers import SystemPostgres
+
+
+@pytest.fixture(scope="session")
+def postgres_server(system_postgres: SystemPostgres) -> SystemPostgres:
+    return system_postgres

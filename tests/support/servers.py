@@ -1,0 +1,166 @@
+"""Servers that the distribution brings, as child processes on loopback: another Redis, another PostgreSQL, PgBouncer."""
+
+from __future__ import annotations
+
+import shutil
+import signal
+from collections.abc import Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import psycopg
+import pytest
+import redis
+
+from deploy.embedded.account import Account, server_environment, service_folder
+from deploy.embedded.ports import LOOPBACK, free_port
+from deploy.embedded.postgres import EmbeddedPostgres
+from deploy.embedded.process import Daemon, wait_until
+
+
+def program(name: str, *places: str) -> Path:
+    """Where it is; where it isn't, the test fails and says what to do."""
+    found = shutil.which(name, path=":".join([*places, "/usr/bin", "/usr/sbin", "/usr/local/bin"])) or shutil.which(name)
+    if found is None:
+        pytest.fail(f"{name} isn't installed: run deploy/system-packages.sh as root (as `make test` does)", pytrace=False)
+    return Path(found)
+
+
+class SystemPostgres(EmbeddedPostgres):
+    """The PostgreSQL of the distribution (15 in Debian 12)."""
+
+    def _server_installation(self) -> Path:
+        places = sorted(Path("/usr/lib/postgresql").glob("*/bin"), key=lambda place: int(place.parent.name))
+        return program("postgres", *map(str, places)).parent.parent
+
+
+class OddPostgres(EmbeddedPostgres):
+    """The embedded one with settings of its own."""
+
+    def __init__(self, folder: Path, settings: Mapping[str, Any], **options: Any) -> None:
+        super().__init__(folder, durable=False, **options)
+        self._more = settings
+
+    def log(self) -> str:
+        return self._log.read_text(errors="replace")
+
+    def _settings(self) -> list[str]:
+        return [*super()._settings(), *(part for name, value in self._more.items() for part in ("-c", f"{name}={value}"))]
+
+
+class PgBouncer:
+    """In transaction mode, in front of the server of `dsn`, for its user and all of its databases."""
+
+    def __init__(self, folder: Path, dsn: str) -> None:
+        self._server = urlsplit(dsn)
+        self._folder = service_folder(folder)
+        self._account = Account.for_service()
+        self.port = free_port()
+        self.daemon: Daemon | None = None
+
+    def dsn(self, database: str) -> str:
+        return f"postgresql://{self._server.username}@{LOOPBACK}:{self.port}/{database}"
+
+    def start(self) -> PgBouncer:
+        users = self._folder / "users.txt"
+        users.write_text(f'"{self._server.username}" ""\n')
+        settings = self._folder / "pgbouncer.ini"
+        settings.write_text(
+            f"[databases]\n* = host={self._server.hostname} port={self._server.port}\n[pgbouncer]\n"
+            f"listen_addr = {LOOPBACK}\nlisten_port = {self.port}\nunix_socket_dir =\n"
+            f"auth_type = trust\nauth_file = {users}\nadmin_users = {self._server.username}\n"
+            "pool_mode = transaction\ndefault_pool_size = 5\nmax_client_conn = 200\n"
+        )
+        for file in (users, settings):
+            file.chmod(0o644)
+        self.daemon = Daemon.spawn(
+            "PgBouncer",
+            [program("pgbouncer"), settings],
+            log=self._folder / "pgbouncer.log",
+            env=server_environment({}),
+            cwd=self._folder,
+            account=self._account,
+        )
+        wait_until(self._answers, timeout=20, what="PgBouncer's first answer", daemons=[self.daemon])
+        return self
+
+    def remove(self) -> None:
+        if self.daemon is not None:
+            self.daemon.stop(signal.SIGINT)
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+    def _answers(self) -> bool | None:
+        try:
+            psycopg.connect(self.dsn("postgres"), connect_timeout=5).close()
+        except psycopg.OperationalError:
+            return None
+        return True
+
+
+class SystemRedis:
+    """The redis-server of the distribution (7.0 in Debian 12), or a sentinel; `settings` as in redis.conf."""
+
+    databases = 64
+
+    def __init__(self, folder: Path, settings: Mapping[str, Any] | None = None, *, sentinel: bool = False) -> None:
+        self.folder, self._given, self._sentinel = folder, dict(settings or {}), sentinel
+        self.port = int(self._given.get("tls-port") or self._given.get("port") or free_port())
+        self.daemon: Daemon | None = None
+
+    def url(self, db: int = 0) -> str:
+        return f"redis://{LOOPBACK}:{self.port}/{db}"
+
+    @cached_property
+    def client(self) -> redis.Redis:
+        """For the tests themselves; it doesn't try again."""
+        return redis.Redis(host=LOOPBACK, port=self.port, decode_responses=True, socket_timeout=10)
+
+    def start(self) -> SystemRedis:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        file = self.folder / "redis.conf"
+        if not file.exists():  # a sentinel writes what it has learnt into it
+            settings = {
+                "bind": LOOPBACK,
+                "port": self.port,
+                "dir": self.folder,
+                "databases": self.databases,
+                "save": '""',
+                "maxmemory-policy": "noeviction",
+                **self._given,
+            }
+            file.write_text("".join(f"{name} {line}\n" for name, value in settings.items() for line in _lines(value)))
+        self.daemon = Daemon.spawn(
+            "Redis",
+            [program("redis-server"), file, *(["--sentinel"] if self._sentinel else [])],
+            log=self.folder / "redis.log",
+            env=server_environment({}),
+            cwd=self.folder,
+        )
+        wait_until(self._listens, timeout=20, what="Redis' first answer", daemons=[self.daemon])
+        return self
+
+    def kill(self) -> None:
+        if self.daemon is not None:
+            self.daemon.kill()
+
+    def remove(self) -> None:
+        if "client" in self.__dict__:
+            self.client.close()
+        if self.daemon is not None:
+            self.daemon.kill()
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def _listens(self) -> bool | None:
+        import socket
+
+        try:
+            socket.create_connection((LOOPBACK, self.port), timeout=5).close()
+        except OSError:
+            return None
+        return True
+
+
+def _lines(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else [value]
