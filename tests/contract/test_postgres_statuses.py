@@ -415,8 +415,10 @@ def test_the_indexes_let_nobody_run_twice_whatever_the_statements_do(
     ledger.claim(0, request())
     copy = """
         INSERT INTO exclusive.scheduled_job_run
-            (job_name, run_key, generation, attempt, fencing_token, owner, node_id, outcome, started_at)
-        SELECT job_name, run_key, generation, attempt, fencing_token + %s, owner || %s, node_id, outcome, started_at
+            (job_name, run_key, generation, attempt, fencing_token, owner, node_id, outcome, started_at,
+             lease_seconds, renewed)
+        SELECT job_name, run_key, generation, attempt, fencing_token + %s, owner || %s, node_id, outcome, started_at,
+            lease_seconds, renewed
         FROM exclusive.scheduled_job_run
     """
     with pytest.raises(psycopg.errors.UniqueViolation, match="one_running"):

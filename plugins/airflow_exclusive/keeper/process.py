@@ -195,7 +195,7 @@ class KeeperProcess:
         return self._stop_told
 
     def _default_excuse(self) -> str:
-        return "its fixed time is over" if not self.order.renew else "it could not be renewed"
+        return "its fixed time is over" if not self.order.renew else "no renewal was answered"
 
     def _age(self) -> float:
         return clock() - self.window.confirmed

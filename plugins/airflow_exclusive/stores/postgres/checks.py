@@ -61,8 +61,8 @@ def _check_pooler(server: dict[str, Any], dsn: str) -> Iterator[Finding]:
 
 
 def _check_tables(database: Database, server: dict[str, Any]) -> Iterator[Finding]:
-    if not server["has_status"] or not server["has_migrations"]:
-        yield Finding("error", "schema", f"{database.schema!r} has no status tables", _INIT)
+    if not (server["has_status"] and server["has_migrations"] and server["has_functions"]):
+        yield Finding("error", "schema", f"{database.schema!r} has no status tables, or not all of them", _INIT)
         return
     try:
         done = {(row["kind"], row["version"]) for row in database.run("migrations_applied", {})}

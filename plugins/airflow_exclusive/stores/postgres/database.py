@@ -113,7 +113,7 @@ def errors_mapped(dsn: str, schema: str) -> Iterator[None]:
 
     try:
         yield
-    except (errors.UndefinedTable, errors.UndefinedColumn, errors.InvalidSchemaName) as error:
+    except (errors.UndefinedTable, errors.UndefinedColumn, errors.UndefinedFunction, errors.InvalidSchemaName) as error:
         raise StoreMisconfigured(
             f"schema {schema!r} in {redacted(dsn)} isn't ready: {_first_line(error)};"
             " run `airflow-exclusive init` with the owner's connection"

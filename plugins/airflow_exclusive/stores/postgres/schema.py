@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from airflow_exclusive.stores.postgres.database import errors_mapped
-from airflow_exclusive.stores.postgres.statements import DEFAULT_SCHEMA, check_schema, migrations, statement
+from airflow_exclusive.stores.postgres.statements import DEFAULT_SCHEMA, check_schema, functions, migrations, statement
 
 
 def upgrade(dsn: str, *, schema: str = DEFAULT_SCHEMA, status: bool = True, effects: bool = True) -> list[str]:
@@ -28,6 +28,9 @@ def upgrade(dsn: str, *, schema: str = DEFAULT_SCHEMA, status: bool = True, effe
                 note = statement("migration_applied", schema).encode()
                 connection.execute(note, {"kind": kind, "version": version})
                 applied.append(f"{kind} {version:04d}")
+        if status:
+            for text in functions(schema):
+                connection.execute(text.encode())
     return applied
 
 
@@ -37,6 +40,7 @@ def script(*, schema: str = DEFAULT_SCHEMA, status: bool = True, effects: bool =
     for kind, version, text in _wanted(schema, status, effects):
         note = statement("migration_applied", schema) % {"kind": f"'{kind}'", "version": version}
         parts += [text.strip().rstrip(";"), note.strip()]
+    parts += [text.strip().rstrip(";") for text in functions(schema) if status]
     return "".join(f"{part};\n\n" for part in ["BEGIN", *parts, "COMMIT"])
 
 

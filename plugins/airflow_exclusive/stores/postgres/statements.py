@@ -11,7 +11,6 @@ from airflow_exclusive.core.errors import InvalidSetting
 DEFAULT_SCHEMA = "exclusive"
 
 _COMMENT = re.compile(r"^\s*--.*\n?", re.MULTILINE)
-_INCLUDE = re.compile(r"\{include:(\w+)\}")
 _SCHEMA_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_$]{0,62}")
 
 
@@ -25,19 +24,24 @@ def check_schema(name: str) -> str:
 @cache
 def statement(name: str, schema: str) -> str:
     """The text of `sql/<name>.sql` for a schema, without its comments."""
-    return _filled_in(_text(name), schema)
+    text = (files(__package__) / "sql" / f"{name}.sql").read_text(encoding="utf-8")
+    return _filled_in(_COMMENT.sub("", text), schema)
 
 
 def migrations(kind: str, schema: str) -> list[tuple[int, str]]:
     """The numbered files of `migrations/<kind>/`, in order."""
-    folder = files(__package__) / "migrations" / kind
-    names = sorted(entry.name for entry in folder.iterdir() if entry.name.endswith(".sql"))
-    return [(int(name[:4]), _filled_in((folder / name).read_text(encoding="utf-8"), schema)) for name in names]
+    return [(int(name[:4]), _filled_in(text, schema)) for name, text in _numbered("migrations", kind)]
 
 
-def _text(name: str) -> str:
-    text = (files(__package__) / "sql" / f"{name}.sql").read_text(encoding="utf-8")
-    return _INCLUDE.sub(lambda match: _text(match.group(1)).strip(), _COMMENT.sub("", text))
+def functions(schema: str) -> list[str]:
+    """The files of `functions/`, in order: replaced by every `init`."""
+    return [_filled_in(text, schema) for _, text in _numbered("functions")]
+
+
+def _numbered(*path: str) -> list[tuple[str, str]]:
+    folder = files(__package__).joinpath(*path)
+    entries = sorted((entry for entry in folder.iterdir() if entry.name.endswith(".sql")), key=lambda entry: entry.name)
+    return [(entry.name, entry.read_text(encoding="utf-8")) for entry in entries]
 
 
 def _filled_in(text: str, schema: str) -> str:

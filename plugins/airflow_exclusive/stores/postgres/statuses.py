@@ -22,8 +22,10 @@ class PostgresStatuses:
         self.database, self.now = database, now
 
     def claim(self, request: Request, settings: LeaseSettings) -> Verdict:
-        (row,) = self._run("claim", **_params_of(request), ttl=settings.seconds, renew=settings.renew)
-        return decide(request, row)
+        rows = self._run("claim", **_params_of(request), ttl=settings.seconds, renew=settings.renew)
+        if not rows or rows[0]["took_over"]:
+            return self.look(request)  # who has it, did it, or had it
+        return Claim(_claimed(request, rows[0]))
 
     def look(self, request: Request) -> Verdict:
         (row,) = self._run("look", **_params_of(request))
@@ -40,7 +42,8 @@ class PostgresStatuses:
         error = error.replace("\x00", "�") if error else error
         params = {**_identity_of(claim), "outcome": outcome, "error": error, "hold_at_least": hold_at_least}
         rows = self.database.run("finish", {"now": self.now, **params}, patience=patience)
-        return rows[0]["outcome"] if rows else None
+        recorded: str | None = rows[0]["outcome"]
+        return recorded
 
     def refuse(self, request: Request, reason: str, detail: str) -> None:
         self._run("refuse", **_params_of(request), reason=reason, detail=detail)
@@ -70,6 +73,22 @@ class PostgresStatuses:
 def _params_of(request: Request) -> dict[str, Any]:
     plain = {f.name: getattr(request, f.name) for f in fields(request) if f.name != "source"}
     return {**plain, **asdict(request.source)}
+
+
+def _claimed(request: Request, row: dict[str, Any]) -> Attempt:
+    return Attempt(
+        job_name=request.job_name,
+        run_key=request.run_key,
+        generation=row["generation"],
+        attempt=row["attempt"],
+        fencing_token=row["fencing_token"],
+        owner=request.owner,
+        node_id=request.node_id,
+        outcome="running",
+        started_at=row["started_at"],
+        lease_expires_at=row["lease_expires_at"],
+        source=request.source,
+    )
 
 
 def _identity_of(claim: Claim) -> dict[str, Any]:
