@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 from uuid import uuid4
 
 from airflow_exclusive.core.errors import InvalidSetting, StoreMisconfigured, StoreUnavailable
@@ -30,6 +31,10 @@ class RedisLocks:
     def __init__(self, url: str, *, timeout: float = 5.0) -> None:
         if not url.startswith(_SCHEMES):
             raise InvalidSetting("redis", redacted(url), "must be a URL that starts with " + ", ".join(_SCHEMES))
+        try:
+            urlsplit(url).port  # noqa: B018 - asking is the check
+        except ValueError as error:
+            raise InvalidSetting("redis", redacted(url), f"is no address: {error}") from None
         self._url, self._timeout = url, timeout
 
     def acquire(self, job_name: str, owner: str, ttl: float) -> LockAnswer:
