@@ -16,9 +16,7 @@ CREATE OR REPLACE FUNCTION {schema}.claim_tick(
 DECLARE
     v_now timestamptz := coalesce(p_now, now());
     v_job {schema}.scheduled_job_status;
-    v_done {schema}.scheduled_job_run;
-    v_generation integer;
-    v_attempts integer;
+    v_last {schema}.scheduled_job_run;
     v_took_over text;
 BEGIN
     SELECT * INTO v_job FROM {schema}.scheduled_job_status WHERE job_name = p_job_name FOR UPDATE;
@@ -42,20 +40,21 @@ BEGIN
         RETURN;  -- this owner's claim has ended
     END IF;
 
-    SELECT max(r.generation) INTO v_generation FROM {schema}.scheduled_job_run r
-    WHERE r.job_name = p_job_name AND r.run_key = p_run_key;
-    v_generation := coalesce(v_generation, 1);
-    SELECT * INTO v_done FROM {schema}.scheduled_job_run r
-    WHERE r.job_name = p_job_name AND r.run_key = p_run_key AND r.generation = v_generation AND r.outcome = 'success';
-    IF FOUND THEN
-        IF NOT {schema}.may_run_again(v_done, p_rerun, p_deployment, p_dag_id, p_run_id, p_task_id, p_map_index,
+    -- The success of the tick's latest generation if there is one, else its latest attempt.
+    SELECT * INTO v_last FROM {schema}.scheduled_job_run r
+    WHERE r.job_name = p_job_name AND r.run_key = p_run_key
+    ORDER BY r.generation DESC, r.outcome = 'success' DESC, r.attempt DESC LIMIT 1;
+    IF NOT FOUND THEN
+        v_last.generation := 1;
+        v_last.attempt := 0;
+    ELSIF v_last.outcome = 'success' THEN
+        IF NOT {schema}.may_run_again(v_last, p_rerun, p_deployment, p_dag_id, p_run_id, p_task_id, p_map_index,
                                       p_cleared_tries) THEN
             RETURN;  -- done
         END IF;
-        v_generation := v_generation + 1;
+        v_last.generation := v_last.generation + 1;
+        v_last.attempt := 0;
     END IF;
-    SELECT count(*) INTO v_attempts FROM {schema}.scheduled_job_run r
-    WHERE r.job_name = p_job_name AND r.run_key = p_run_key AND r.generation = v_generation;
 
     IF v_job.status = 'running' THEN
         UPDATE {schema}.scheduled_job_run r
@@ -65,7 +64,7 @@ BEGIN
     END IF;
     UPDATE {schema}.scheduled_job_status s
     SET status = 'running', owner = p_owner, node_id = p_node_id, fencing_token = v_job.fencing_token + 1,
-        run_key = p_run_key, generation = v_generation, attempt = v_attempts + 1, started_at = v_now,
+        run_key = p_run_key, generation = v_last.generation, attempt = v_last.attempt + 1, started_at = v_now,
         heartbeat_at = v_now, lease_expires_at = v_now + p_ttl * interval '1 second', hold_until = NULL
     WHERE s.job_name = p_job_name
     RETURNING * INTO v_job;
@@ -76,7 +75,12 @@ BEGIN
         p_job_name, p_run_key, v_job.generation, v_job.attempt, v_job.fencing_token, p_owner, p_node_id, 'running', v_now,
         v_took_over, p_ttl, p_renew, p_deployment, p_dag_id, p_run_id, p_task_id, p_map_index, p_try_number
     );
-    RETURN QUERY SELECT v_job.fencing_token, v_job.generation, v_job.attempt, v_job.started_at, v_job.lease_expires_at,
-        v_took_over;
+    fencing_token := v_job.fencing_token;
+    generation := v_job.generation;
+    attempt := v_job.attempt;
+    started_at := v_job.started_at;
+    lease_expires_at := v_job.lease_expires_at;
+    took_over := v_took_over;
+    RETURN NEXT;
 END
 $$;
