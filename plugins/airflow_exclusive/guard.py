@@ -25,7 +25,8 @@ class JobGuard(Guard):
     >>> with guard.hold("backup_daily", run_key="2013-01-02T00:00:00Z") as lease:   # doctest: +SKIP
     ...     backup(lease.token)
 
-    redis: URL as redis-py reads it. postgres: URL or libpq connection string. schema: where `init` put the tables.
+    redis: URL, see `stores.redis.address`. postgres: URL or libpq connection string. schema: where `init` put the
+    tables.
     Connections are made on first use; `close()` (or the end of `with guard:`) ends them.
     """
 

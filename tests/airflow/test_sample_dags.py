@@ -43,6 +43,8 @@ NAMED = ("socket.", "subprocess.Popen", "os.system", "os.exec", "os.posix_spawn"
 def watch(event, args):
     if not watching:
         return
+    if event == "open" and isinstance(args[0], int):
+        return  # a descriptor that is open already, such as that of the bytecode being saved
     if event == "open" and str(args[0]).endswith((".py", ".pyc")) or "__pycache__" in str(args[:1]):
         return
     if event == "open" or event.startswith(NAMED):

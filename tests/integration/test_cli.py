@@ -377,16 +377,17 @@ def test_a_signal_goes_to_the_whole_group_of_the_command(cli: Cli, number: int) 
     assert cli.locks() == []
 
 
-# Not a shell: that would have its background jobs ignore SIGINT.
+# Not a shell: that would have its background jobs ignore SIGINT. And whoever runs the tests may ignore SIGHUP (nohup).
 GROUP = """
-import signal, subprocess, sys
+import os, signal, subprocess, sys
 from pathlib import Path
-signal.signal(signal.SIGINT, signal.SIG_DFL)
-wait = "import signal; from pathlib import Path; signal.signal(signal.SIGINT, signal.SIG_DFL);"
-wait += "import os; Path('child').write_text(str(os.getpid())); signal.pause()"
-subprocess.Popen([sys.executable, "-c", wait])
-import os
-Path("parent").write_text(str(os.getpid()))
+for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+    signal.signal(number, signal.SIG_DFL)
+if sys.argv[1:]:
+    Path("child").write_text(str(os.getpid()))
+else:
+    subprocess.Popen([sys.executable, "-c", sys.orig_argv[-1], "child"])
+    Path("parent").write_text(str(os.getpid()))
 signal.pause()
 """
 

@@ -9,9 +9,11 @@ from airflow_exclusive.airflow import config
 from airflow_exclusive.airflow.compat import AirflowNotFoundException, BaseHook, Connection
 from airflow_exclusive.core.errors import InvalidSetting
 from airflow_exclusive.guard import JobGuard
+from airflow_exclusive.stores.redis.address import Address
 
 _TYPES = {"redis": ("redis", "rediss"), "postgres": ("postgres", "postgresql")}
 _REDIS_SSL = ("ssl_cert_reqs", "ssl_ca_certs", "ssl_certfile", "ssl_keyfile", "ssl_check_hostname")
+_SENTINEL_LOGIN = ("sentinel_username", "sentinel_password")
 _LIBPQ = (
     "application_name",
     "channel_binding",
@@ -46,17 +48,49 @@ def redis_url(connection: Connection) -> str:
 
     >>> redis_url(Connection(conn_type="redis", host="h", extra='{"db": 2}'))   # doctest: +SKIP
     'redis://h:6379/2'
+
+    `{"cluster": true, "startup_nodes": "host:port,…"}`: a cluster, as that hook has it; the connection's own host is
+    one of its nodes. `{"sentinels": "host:port,…", "master_name": "…"}`: what those Sentinels say is the master; the
+    connection's login is for Redis, `sentinel_username` and `sentinel_password` for them.
     """
     extra = connection.extra_dejson
-    if extra.get("cluster"):
-        raise InvalidSetting("redis_conn_id", connection.conn_id, "is a cluster; name one server for the locks")
+    kind = "+cluster" if _true(extra.get("cluster")) else "+sentinel" if extra.get("sentinels") else ""
     scheme = "rediss" if connection.conn_type == "rediss" or _true(extra.get("ssl")) else "redis"
-    options = {key: extra[key] for key in _REDIS_SSL if scheme == "rediss" and extra.get(key) is not None}
-    query = f"?{urlencode(options)}" if options else ""
     database = str(extra.get("db") or 0)
     if not database.isdecimal():
         raise InvalidSetting("redis_conn_id", connection.conn_id, f"has db={database!r} in its extras; name a number")
-    return f"{scheme}://{_login(connection)}{_host(connection)}:{connection.port or 6379}/{database}{query}"
+    options = {key: extra[key] for key in _REDIS_SSL if scheme == "rediss" and extra.get(key) is not None}
+    if kind == "+sentinel":
+        options |= {key: extra[key] for key in _SENTINEL_LOGIN if extra.get(key)}
+    query = f"?{urlencode(options)}" if options else ""
+    url = f"{scheme}{kind}://{_login(connection)}{_gate(connection, kind)}/{database}{query}"
+    try:
+        Address.parse(url)
+    except InvalidSetting as error:
+        raise InvalidSetting("redis_conn_id", connection.conn_id, f"can't be used: {error}") from None
+    return url
+
+
+def _gate(connection: Connection, kind: str) -> str:
+    """Hosts and ports, and for Sentinel the master's name."""
+    extra = connection.extra_dejson
+    own = f"{_host(connection)}:{connection.port or 6379}"
+    if not kind:
+        return own
+    field = "startup_nodes" if kind == "+cluster" else "sentinels"
+    named = extra.get(field) or ""
+    if not isinstance(named, str):
+        raise InvalidSetting(
+            "redis_conn_id", connection.conn_id, f"has {field}={named!r} in its extras; write 'host:port,host:port'"
+        )
+    hosts = ",".join(part.strip() for part in named.split(",") if part.strip())
+    if kind == "+cluster":
+        return ",".join(part for part in (own if connection.host else "", hosts) if part) or own
+    if not extra.get("master_name"):
+        raise InvalidSetting(
+            "redis_conn_id", connection.conn_id, "has sentinels but no master_name in its extras; add it"
+        )
+    return f"{hosts}/{quote(str(extra['master_name']), safe='')}"
 
 
 def postgres_dsn(connection: Connection) -> str:

@@ -1,6 +1,7 @@
 """The keeper's own small connection to Redis: one script, one reply.
 
 A keeper lives beside every running job, so its memory counts: redis-py as a whole takes 40 MB, its connection alone 17.
+Only behind Sentinel and in a cluster the whole is needed.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from importlib.util import find_spec
 from typing import Any
 
 from airflow_exclusive.core.errors import StoreUnavailable
+from airflow_exclusive.stores.redis.address import Address
 from airflow_exclusive.stores.redis.scripts import WAKE_UP_LASTS_MS, lock_key, lua, milliseconds, wake_key
 
 
@@ -42,6 +44,7 @@ class Gate:
 
     def __init__(self, url: str, job_name: str, owner: str, *, timeout: float) -> None:
         self._url, self._job_name, self._owner, self._timeout = url, job_name, owner, timeout
+        self._address = Address.parse(url)
         self._connection: Any = None
 
     def renew(self, ttl: float) -> bool:
@@ -52,18 +55,24 @@ class Gate:
         self._eval("release", [lock_key(self._job_name), wake_key(self._job_name)], [self._owner, 0, WAKE_UP_LASTS_MS])
 
     def _eval(self, script: str, keys: list[str], args: list[Any]) -> Any:
+        command = ("EVAL", lua(script), len(keys), *keys, *args)
         try:
             connection = self._connected()
-            connection.send_command("EVAL", lua(script), len(keys), *keys, *args)
+            if self._address.kind:
+                return connection.execute_command(*command)
+            connection.send_command(*command)
             return connection.read_response()
         except Exception as error:
             if self._connection is not None:
-                self._connection.disconnect()
+                getattr(self._connection, "close" if self._address.kind else "disconnect")()
                 self._connection = None
             raise StoreUnavailable(f"Redis: {error}") from error
 
     def _connected(self) -> Any:
-        if self._connection is None:
+        if self._connection is None and self._address.kind:
+            # Finding a master, or the node that has a key, is worth the memory of the whole of redis-py.
+            self._connection = self._address.connect(timeout=self._timeout, tries_again=1)
+        elif self._connection is None:
             module = _redis_connection()
             options = module.parse_url(self._url)
             kind = options.pop("connection_class", module.Connection)

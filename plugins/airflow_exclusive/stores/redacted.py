@@ -6,7 +6,7 @@ import re
 
 # Up to the last "@": people forget to escape one, and a message that shows half a password is no use to anybody.
 _URL_PASSWORD = re.compile(r"(?<=://)([^:@/\s]*):\S*@")
-_QUERY_PASSWORD = re.compile(r"(?<=[?&])(password=)[^&\s]*", re.IGNORECASE)
+_QUERY_PASSWORD = re.compile(r"(?<=[?&])(\w*password=)[^&\s]*", re.IGNORECASE)
 _DSN_PASSWORD = re.compile(r"(password\s*=\s*)('(?:[^'\\]|\\.)*'|\S+)", re.IGNORECASE)
 
 

@@ -1,4 +1,4 @@
-"""`LockStore` on redis-py: one server (or what answers at one address)."""
+"""`LockStore` on redis-py."""
 
 from __future__ import annotations
 
@@ -7,34 +7,28 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
 from uuid import uuid4
 
-from airflow_exclusive.core.errors import InvalidSetting, StoreMisconfigured, StoreUnavailable
+from airflow_exclusive.core.errors import StoreMisconfigured, StoreUnavailable
 from airflow_exclusive.core.ports import LockAnswer
 from airflow_exclusive.stores.redacted import redacted
+from airflow_exclusive.stores.redis.address import Address
 from airflow_exclusive.stores.redis.scripts import WAKE_UP_LASTS_MS, lock_key, lua, milliseconds, wake_key
 
 if TYPE_CHECKING:
     import redis
 
 _PROBE = "airflow-exclusive doctor"
-_SCHEMES = ("redis://", "rediss://", "unix://")
 
 
 class RedisLocks:
-    """The gate at `url` (redis://, rediss:// or unix://, as redis-py reads them).
+    """The gate at `url` (see `address.py`).
 
     timeout: seconds to wait for a connection or a reply before the request is sent again.
     """
 
     def __init__(self, url: str, *, timeout: float = 5.0) -> None:
-        if not url.startswith(_SCHEMES):
-            raise InvalidSetting("redis", redacted(url), "must be a URL that starts with " + ", ".join(_SCHEMES))
-        try:
-            urlsplit(url).port  # noqa: B018 - asking is the check
-        except ValueError as error:
-            raise InvalidSetting("redis", redacted(url), f"is no address: {error}") from None
+        self._address = Address.parse(url)
         self._url, self._timeout = url, timeout
 
     def acquire(self, job_name: str, owner: str, ttl: float) -> LockAnswer:
@@ -75,17 +69,7 @@ class RedisLocks:
 
     @cached_property
     def client(self) -> redis.Redis:
-        import redis
-        from redis.backoff import ExponentialBackoff
-        from redis.retry import Retry
-
-        return redis.Redis.from_url(
-            self._url,
-            socket_timeout=self._timeout,
-            socket_connect_timeout=self._timeout,
-            socket_keepalive=True,
-            retry=Retry(ExponentialBackoff(cap=0.5, base=0.05), 3),
-        )
+        return self._address.connect(timeout=self._timeout, tries_again=3)
 
     @cached_property
     def _scripts(self) -> dict[str, Callable[..., Any]]:
@@ -105,5 +89,5 @@ class RedisLocks:
             raise StoreMisconfigured(f"Redis at {redacted(self._url)} refuses the user: {error}") from error
         except (redis.ConnectionError, redis.TimeoutError) as error:
             raise StoreUnavailable(f"Redis at {redacted(self._url)} doesn't answer: {error}") from error
-        except redis.RedisError as error:
+        except (redis.RedisError, redis.exceptions.RedisClusterException) as error:
             raise StoreUnavailable(f"Redis at {redacted(self._url)} can't serve the lock: {error}") from error

@@ -9,7 +9,7 @@ DECLARE
     v_outcome text;
 BEGIN
     UPDATE {schema}.scheduled_job_status
-    SET status = p_outcome, last_run_at = v_now, heartbeat_at = v_now, lease_expires_at = NULL,
+    SET status = p_outcome, last_run_at = v_now, lease_expires_at = NULL,
         hold_until = CASE WHEN p_hold_at_least > 0 THEN started_at + p_hold_at_least * interval '1 second' END
     WHERE job_name = p_job_name AND owner = p_owner AND fencing_token = p_fencing_token AND status = 'running';
     IF FOUND THEN

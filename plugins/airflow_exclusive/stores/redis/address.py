@@ -1,0 +1,131 @@
+"""The address of the gate: one server, what a Sentinel says is the master, or a cluster; and a client for it.
+
+    redis://[user:password@]host:6379/0          rediss:// with TLS; unix:///path; options as redis-py reads them
+    redis+sentinel://[user:password@]host:26379,host:26379/master-name/0
+    redis+cluster://[user:password@]host:6379,host:6379
+
+`rediss+sentinel` and `rediss+cluster` with TLS, to the sentinels as well. `user:password@` is for Redis itself;
+sentinels that want a login get it as `?sentinel_username=…&sentinel_password=…`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+from urllib.parse import SplitResult, parse_qsl, unquote, urlencode, urlsplit
+
+from airflow_exclusive.core.errors import InvalidSetting
+from airflow_exclusive.stores.redacted import redacted
+
+if TYPE_CHECKING:
+    import redis
+
+_PLAIN = ("redis", "rediss", "unix")
+_DEFAULT_PORT = {"sentinel": 26379, "cluster": 6379}
+_SCHEMES = [f"{scheme}://" for scheme in (*_PLAIN, "redis+sentinel", "redis+cluster")]
+
+
+@dataclass(frozen=True)
+class Address:
+    """`kind` is "", "sentinel" or "cluster". `server` is a URL that redis-py reads: login, database and options."""
+
+    kind: str
+    server: str
+    nodes: tuple[tuple[str, int], ...] = ()
+    master: str = ""
+    sentinel_login: tuple[tuple[str, str], ...] = ()
+
+    @classmethod
+    def parse(cls, url: str) -> Address:
+        """Raises `InvalidSetting`."""
+        parts = urlsplit(url)
+        scheme, _, kind = parts.scheme.partition("+")
+        if scheme not in _PLAIN or kind not in ("", *_DEFAULT_PORT) or (kind and scheme == "unix"):
+            raise _invalid(url, "must be a URL that starts with " + ", ".join(_SCHEMES))
+        if not kind:
+            _port(url, parts)
+            return cls("", url)
+        login, _, hosts = parts.netloc.rpartition("@")
+        nodes = tuple(_node(url, text, _DEFAULT_PORT[kind]) for text in hosts.split(","))
+        master, database = _path(url, kind, [unquote(part) for part in parts.path.split("/")[1:]])
+        options = dict(parse_qsl(parts.query))
+        sentinel_login = tuple(
+            (name, options.pop(f"sentinel_{name}"))
+            for name in ("username", "password")
+            if f"sentinel_{name}" in options
+        )
+        # The host is only there for redis-py to have one.
+        server = SplitResult(scheme, f"{login}@gate" if login else "gate", f"/{database}", urlencode(options), "")
+        return cls(kind, server.geturl(), nodes, master, sentinel_login)
+
+    def connect(self, *, timeout: float, tries_again: int) -> redis.Redis:
+        """A client, or for a cluster what can be used like one. A cluster is asked for its nodes at once."""
+        import redis
+        from redis.backoff import ExponentialBackoff
+        from redis.cluster import ClusterNode, RedisCluster
+        from redis.retry import Retry
+        from redis.sentinel import Sentinel
+
+        common: dict[str, Any] = {
+            "socket_timeout": timeout,
+            "socket_connect_timeout": timeout,
+            "socket_keepalive": True,
+        }
+        retry = Retry(ExponentialBackoff(cap=0.5, base=0.05), tries_again)
+        if not self.kind:
+            return redis.Redis.from_url(self.server, retry=retry, **common)
+        options = {**self._options(), **common}
+        if self.kind == "cluster":
+            del options["db"]
+            nodes = [ClusterNode(host, port) for host, port in self.nodes]  # type: ignore[no-untyped-call]
+            return RedisCluster(startup_nodes=nodes, retry=retry, **options)  # type: ignore[return-value]
+        login = {"username": None, "password": None, **dict(self.sentinel_login)}
+        asking = {**{key: value for key, value in options.items() if key != "db"}, **login}
+        sentinels: Any = Sentinel(  # type: ignore[no-untyped-call]
+            list(self.nodes), sentinel_kwargs={**asking, "retry": Retry(ExponentialBackoff(), 0)}
+        )
+        client: redis.Redis = sentinels.master_for(self.master, retry=retry, **options)
+        return client
+
+    def _options(self) -> dict[str, Any]:
+        from redis.connection import SSLConnection, parse_url
+
+        options = dict(parse_url(self.server))  # type: ignore[no-untyped-call]
+        del options["host"]
+        if options.pop("connection_class", None) is SSLConnection:
+            options["ssl"] = True
+        return options
+
+
+def _node(url: str, text: str, default: int) -> tuple[str, int]:
+    try:
+        parts = urlsplit(f"//{text}")
+        host, port = parts.hostname, parts.port
+    except ValueError as error:
+        raise _invalid(url, f"{text!r} is no address: {error}") from None
+    if not host:
+        raise _invalid(url, "must name at least one host, and nothing between two commas is none")
+    return host, port or default
+
+
+def _port(url: str, parts: SplitResult) -> None:
+    try:
+        parts.port  # noqa: B018 - asking is the check
+    except ValueError as error:
+        raise _invalid(url, f"is no address: {error}") from None
+
+
+def _path(url: str, kind: str, parts: list[str]) -> tuple[str, int]:
+    master = parts.pop(0) if kind == "sentinel" and parts else ""
+    if kind == "sentinel" and not master:
+        raise _invalid(url, "must name the master: redis+sentinel://host:26379,host:26379/master-name/0")
+    database = parts[0] if parts and parts[0] else "0"
+    if len(parts) > 1 or not database.isdecimal():
+        raise _invalid(url, f"must end in the number of a database, not {'/'.join(parts)!r}")
+    if kind == "cluster" and int(database):
+        raise _invalid(url, "a cluster has no database but 0: leave the number out")
+    return master, int(database)
+
+
+def _invalid(url: str, cure: str) -> InvalidSetting:
+    return InvalidSetting("redis", redacted(url), cure)
