@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, fields
+from dataclasses import fields
 from datetime import datetime
 from typing import Any
 
@@ -71,8 +71,7 @@ class PostgresStatuses:
 
 
 def _params_of(request: Request) -> dict[str, Any]:
-    plain = {f.name: getattr(request, f.name) for f in fields(request) if f.name != "source"}
-    return {**plain, **asdict(request.source)}
+    return {**vars(request), **vars(request.source)}
 
 
 def _claimed(request: Request, row: dict[str, Any]) -> Attempt:
