@@ -81,9 +81,33 @@ def test_without_tls_its_extras_count_for_nothing() -> None:
     assert as_redis_reads_it(url).keys() == {"host", "port", "db"}
 
 
-def test_a_cluster_of_redis_is_refused() -> None:
-    with pytest.raises(InvalidSetting, match="'mine': is a cluster"):
-        redis_url(connection("redis", host="h", extra={"cluster": True}))
+def test_a_cluster_has_its_own_host_and_those_of_the_extras_as_airflows_hook_has_it() -> None:
+    assert redis_url(connection("redis", host="h", extra={"cluster": True})) == "redis+cluster://h:6379/0"
+    extra = {"cluster": True, "startup_nodes": "a:7000, b", "ssl": True}
+    url = redis_url(connection("redis", host="h", password="x", extra=extra))
+    assert url == "rediss+cluster://:x@h:6379,a:7000,b/0"
+
+
+def test_sentinels_are_named_with_their_master() -> None:
+    extra = {"sentinels": "a:26380,b", "master_name": "the gate", "db": 2, "sentinel_password": "secret"}
+    url = redis_url(connection("redis", login="me", password="p@ss", extra=extra))
+    assert url == "redis+sentinel://me:p%40ss@a:26380,b/the%20gate/2?sentinel_password=secret"
+
+
+@pytest.mark.parametrize(
+    ("extra", "message"),
+    [
+        ({"cluster": True, "startup_nodes": "a:x"}, "'a:x' is no address"),
+        ({"cluster": True, "startup_nodes": ["a"]}, "write 'host:port,host:port'"),
+        ({"cluster": True, "db": 1}, "no database but 0"),
+        ({"sentinels": "a:26379"}, "no master_name"),
+        ({"sentinels": ":26379", "master_name": "m"}, "at least one host"),
+        ({"sentinels": ["a"], "master_name": "m"}, "write 'host:port,host:port'"),
+    ],
+)
+def test_a_cluster_or_sentinels_in_a_wrong_form_are_refused(extra: dict[str, Any], message: str) -> None:
+    with pytest.raises(InvalidSetting, match=f"redis_conn_id='mine': .*{message}"):
+        redis_url(connection("redis", host="h", extra=extra))
 
 
 def test_an_address_of_version_6_keeps_its_port() -> None:

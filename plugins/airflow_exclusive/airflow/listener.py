@@ -44,6 +44,16 @@ def on_starting(component: object) -> None:
 
 @hookimpl
 def on_task_instance_success(previous_state: object, task_instance: object) -> None:  # noqa: ARG001
+    _confirm()
+
+
+@hookimpl
+def on_task_instance_skipped(previous_state: object, task_instance: object) -> None:  # noqa: ARG001
+    """The job itself decided to skip, and that counts as done; who is turned away has nothing to confirm."""
+    _confirm()
+
+
+def _confirm() -> None:
     while _waiting:
         success = _waiting.pop()
         with success.guard:

@@ -137,19 +137,23 @@ class ExclusiveMixin:
         source = source_of(context)
         guard = open_guard(self.redis_conn_id, self.postgres_conn_id)
         self._executing = True
+        answer: Admitted | Busy | AlreadyDone | None = None
         try:
             patience = _FOREVER if self.wait_timeout is None else self.wait_timeout
             wait = patience if self.on_busy == "wait" else 0.0
             answer = guard.admit(job_name, run_key=run_key, wait=wait, source=source, settings=self.lease_settings)
-            self._tell(context, answer)
             if isinstance(answer, Admitted):
-                result = self._run_with(answer.lease, context)
+                result = self._run_with(answer, context)
             else:
+                self._tell(context, answer)
                 _refuse_shared_key(answer, source)
                 self._turn_away(answer)
                 result = None
-        except BaseException:
-            guard.close()
+        except BaseException as error:
+            if isinstance(error, AirflowSkipException) and isinstance(answer, Admitted):
+                confirm_later(guard, job_name, run_key, source)
+            else:
+                guard.close()
             raise
         finally:
             self._executing = False
@@ -173,9 +177,11 @@ class ExclusiveMixin:
         if self._executing:
             raise AirflowException("stopped by SIGTERM")
 
-    def _run_with(self, lease: Lease, context: Context) -> Any:
+    def _run_with(self, admitted: Admitted, context: Context) -> Any:
+        lease = admitted.lease
         try:
             with lease, self._told_about(lease, context), output_outlives_supervisor():
+                self._tell(context, admitted)
                 try:
                     return super().execute(context)  # type: ignore[misc]
                 except AirflowSkipException:

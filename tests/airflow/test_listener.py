@@ -1,0 +1,60 @@
+"""What Airflow has shown is confirmed in the ledger, and nothing else."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from types import TracebackType
+from typing import Any
+
+import pytest
+
+from airflow_exclusive.airflow import listener
+from airflow_exclusive.core.job import Source
+
+SOURCE = Source("blue", "flights", "scheduled__1", "load", -1, try_number=1)
+
+
+class Guard:
+    def __init__(self, error: Exception | None = None) -> None:
+        self.error, self.closed = error, False
+        self.confirmed: list[tuple[str, str, Source]] = []
+
+    def confirm(self, job_name: str, run_key: str, source: Source) -> None:
+        if self.error:
+            raise self.error
+        self.confirmed.append((job_name, run_key, source))
+
+    def __enter__(self) -> Guard:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.closed = True
+
+
+def shown(hook: Callable[..., None], guard: Guard) -> Guard:
+    listener.confirm_later(guard, "payroll", "tick", SOURCE)  # type: ignore[arg-type]
+    hook(previous_state="running", task_instance=object())
+    return guard
+
+
+@pytest.mark.parametrize("hook", [listener.on_task_instance_success, listener.on_task_instance_skipped])
+def test_what_airflow_has_shown_is_confirmed_once(hook: Any) -> None:
+    guard = shown(hook, Guard())
+    hook(previous_state="running", task_instance=object())
+    assert guard.confirmed == [("payroll", "tick", SOURCE)]
+    assert guard.closed
+
+
+def test_an_orphan_confirms_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    listener.confirm_later(guard := Guard(), "payroll", "tick", SOURCE)  # type: ignore[arg-type]
+    monkeypatch.setattr(os, "getppid", lambda: 1)
+    listener.on_task_instance_success(previous_state="running", task_instance=object())
+    assert guard.confirmed == []
+    assert guard.closed
+
+
+def test_a_ledger_that_is_away_does_no_harm_to_the_task() -> None:
+    assert shown(listener.on_task_instance_success, Guard(OSError("away"))).closed
