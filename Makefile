@@ -36,12 +36,16 @@ down: venv ## Stop what `make up` started, keeping its data
 	$(BIN)/python -m deploy.embedded down
 
 .PHONY: test
-test: venv ## Run all tests
+test: venv system-packages ## Run all tests
 	$(BIN)/python -m pytest
 
 .PHONY: bench
 bench: venv ## Measure what guarding costs, each figure against its limit
 	$(BIN)/python -m benchmarks
+
+.PHONY: system-packages
+system-packages:
+	@sh deploy/system-packages.sh
 
 .PHONY: lint
 lint: venv ## Check style, types and import directions

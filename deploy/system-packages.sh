@@ -11,7 +11,7 @@ ls /usr/lib/postgresql/*/bin/postgres >/dev/null 2>&1 || missing="$missing postg
 [ -n "$missing" ] || exit 0
 
 if [ "$(id -u)" -ne 0 ] || ! command -v apt-get >/dev/null; then
-	echo >&2 "tests/faults needs programs that aren't there; install them, or some tests fail: apt-get install$missing"
+	echo >&2 "tests/faults needs programs that aren't there; install them, or some tests are left out: apt-get install$missing"
 	exit 0
 fi
 

@@ -9,8 +9,11 @@ from pathlib import Path
 import pytest
 
 from airflow_exclusive.stores.postgres.schema import upgrade
+from deploy.embedded.ports import free_port
 from deploy.embedded.postgres import PostgresServer
-from tests.support.servers import OddPostgres, PgBouncer, SystemPostgres
+from tests.support.certificates import Certificates
+from tests.support.redis_groups import GuardedPair, RedisCluster
+from tests.support.servers import OddPostgres, PgBouncer, SystemPostgres, SystemRedis
 
 
 @pytest.fixture(scope="session")
@@ -57,3 +60,69 @@ def pgbouncer(server_folder: Path, postgres_server: PostgresServer) -> Iterator[
         yield bouncer.start()
     finally:
         bouncer.remove()
+
+
+@pytest.fixture(scope="session")
+def system_redis(server_folder: Path) -> Iterator[SystemRedis]:
+    """The distribution's Redis, left as it is by every test."""
+    server = SystemRedis(server_folder / "system-redis")
+    try:
+        yield server.start()
+    finally:
+        server.remove()
+
+
+@pytest.fixture(scope="session")
+def breakable_redis(server_folder: Path) -> Iterator[SystemRedis]:
+    """One that tests may kill, fill up and misconfigure; each leaves it running as it was."""
+    server = SystemRedis(server_folder / "breakable-redis")
+    try:
+        yield server.start()
+    finally:
+        server.remove()
+
+
+@pytest.fixture(scope="session")
+def certificates(server_folder: Path) -> Certificates:
+    return Certificates.make(server_folder / "certificates")
+
+
+@pytest.fixture(scope="session")
+def tls_redis(server_folder: Path, certificates: Certificates) -> Iterator[SystemRedis]:
+    """With TLS alone, and a password."""
+    server = SystemRedis(
+        server_folder / "tls-redis",
+        {
+            "tls-port": free_port(),
+            "port": 0,
+            "tls-cert-file": certificates.certificate,
+            "tls-key-file": certificates.key,
+            "tls-ca-cert-file": certificates.authority,
+            "tls-auth-clients": "no",
+            "requirepass": "p@ss:word/1",
+        },
+    )
+    try:
+        yield server.start()
+    finally:
+        server.remove()
+
+
+@pytest.fixture(scope="session")
+def cluster(server_folder: Path) -> Iterator[RedisCluster]:
+    """Three masters, no replicas."""
+    made = RedisCluster(server_folder / "cluster")
+    try:
+        yield made.start()
+    finally:
+        made.remove()
+
+
+@pytest.fixture
+def guarded_pair(tmp_path: Path) -> Iterator[GuardedPair]:
+    """A master, a replica and three sentinels; this test's own, since a failover can't be undone."""
+    made = GuardedPair(tmp_path)
+    try:
+        yield made.start()
+    finally:
+        made.remove()

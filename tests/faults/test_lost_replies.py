@@ -11,8 +11,8 @@ from airflow_exclusive.core.admission import Admitted, AlreadyDone, Busy
 from airflow_exclusive.core.lease import Lease
 from airflow_exclusive.guard import JobGuard
 from airflow_exclusive.node import clock
-from tests.support.ledger import JOB, NEXT_TICK, TICK
-from tests.support.proxied_node import TTL, Proxied, proxied
+from tests.support.ledger import JOB, NEXT_TICK, TICK, Ledger, request
+from tests.support.proxied_node import TTL, Proxied, proxied, settings
 from tests.support.proxy import (
     COPIED,
     DUPLICATED,
@@ -71,6 +71,22 @@ def test_a_step_that_is_disturbed_is_done_once(world: Proxied, step: str, kind: 
 
 
 @pytest.mark.parametrize("kind", FAULTS)
+@pytest.mark.parametrize("step", ["claim", "look"])
+def test_a_takeover_that_is_disturbed_is_made_once(world: Proxied, step: str, kind: str) -> None:
+    ledger = Ledger(world.truth.postgres)
+    ledger.claim(0, request())  # long ago
+    ledger.close()
+    fault = world.postgres.arm(sql(step), kind)
+    world.node.run()
+    assert fault.hit.is_set()
+    assert (world.node.errors, world.node.ran) == ([], [2])
+    assert world.truth.outcomes() == ["taken_over", "success"]
+    assert world.truth.effects() == 1
+    assert world.truth.lock() is None
+    world.truth.check_free()
+
+
+@pytest.mark.parametrize("kind", FAULTS)
 @pytest.mark.parametrize("step", RENEWALS)
 def test_a_renewal_that_is_disturbed_does_not_end_the_lease(world: Proxied, step: str, kind: str) -> None:
     fault = arm(world, step, kind)
@@ -97,16 +113,16 @@ def test_the_commit_of_an_effect_that_is_disturbed_is_made_once(world: Proxied, 
 @pytest.mark.parametrize("why", ["busy", "done"])
 def test_who_is_refused_is_told_so_and_noted_once(world: Proxied, step: str, kind: str, why: str) -> None:
     with world.truth.guard() as other:
-        runner = other.admit(JOB, run_key=TICK, ttl=TTL)
+        runner = other.admit(JOB, run_key=TICK, settings=settings())
         assert isinstance(runner, Admitted)
         if why == "done":
             runner.lease.finish()
-            runner = other.admit(JOB, run_key=NEXT_TICK, ttl=TTL)
+            runner = other.admit(JOB, run_key=NEXT_TICK, settings=settings())
             assert isinstance(runner, Admitted)
         fault = world.postgres.arm(sql(step), kind)
         began = clock()
         with JobGuard(redis=world.node.redis, postgres=world.node.postgres) as guard:
-            answer = guard.admit(JOB, run_key=TICK, ttl=TTL)
+            answer = guard.admit(JOB, run_key=TICK, settings=settings())
         assert clock() - began < TTL / 2
         assert fault.hit.is_set()
         assert isinstance(answer, Busy if why == "busy" else AlreadyDone)
@@ -120,7 +136,7 @@ def test_who_is_refused_is_told_so_and_noted_once(world: Proxied, step: str, kin
 def test_a_waiter_whose_wake_up_is_disturbed_is_next_all_the_same(world: Proxied, kind: str) -> None:
     fault = world.redis.arm(words("BLPOP"), kind)
     with world.truth.guard() as other:
-        runner = other.admit(JOB, run_key=NEXT_TICK, ttl=60)
+        runner = other.admit(JOB, run_key=NEXT_TICK, settings=settings(60))
         assert isinstance(runner, Admitted)
         waiter = threading.Thread(target=world.node.run, kwargs={"wait": 60})
         waiter.start()
@@ -151,12 +167,25 @@ def test_a_copy_that_arrives_when_all_is_over_changes_nothing(world: Proxied, st
     assert world.truth.effects() == 1
 
 
+def test_a_copy_of_a_claim_that_has_failed_begins_nothing(world: Proxied) -> None:
+    def fail(lease: Lease) -> None:
+        raise ValueError("no rows")
+
+    fault = arm(world, "claim", COPIED)
+    world.node.before = fail
+    world.node.run(tries=1)
+    assert world.postgres.send_copies(fault) == 1
+    assert world.truth.outcomes() == ["failed"]
+    with world.truth.guard() as other:
+        assert other.peek(JOB, run_key=TICK) is None
+
+
 @pytest.mark.parametrize("step", ["finish", "release"])
 def test_a_copy_does_not_end_the_attempt_that_came_after(world: Proxied, step: str) -> None:
     fault = arm(world, step, COPIED)
     world.node.run()
     with world.truth.guard() as other:
-        successor = other.admit(JOB, run_key=NEXT_TICK, ttl=TTL)
+        successor = other.admit(JOB, run_key=NEXT_TICK, settings=settings())
         assert isinstance(successor, Admitted)
         proxy = world.redis if step == "release" else world.postgres
         assert proxy.send_copies(fault) == 1

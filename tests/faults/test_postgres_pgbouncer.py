@@ -7,6 +7,7 @@ import pytest
 
 from airflow_exclusive.core.lease import Lease
 from deploy.embedded.postgres import PostgresServer
+from tests.contract import test_postgres_statuses as statuses
 from tests.contract.test_postgres_database import (  # noqa: F401
     test_a_claim_whose_reply_was_lost_is_found_again,
     test_of_four_processes_one_runs_each_tick_with_growing_tokens,
@@ -14,6 +15,7 @@ from tests.contract.test_postgres_database import (  # noqa: F401
     test_two_schemas_of_one_database_do_not_know_each_other,
 )
 from tests.contract.test_postgres_statuses import *  # noqa: F403
+from tests.support.ledger import Ledger
 from tests.support.proxied_node import Node, Truth
 from tests.support.servers import PgBouncer
 
@@ -22,6 +24,15 @@ from tests.support.servers import PgBouncer
 def database(database: str, pgbouncer: PgBouncer) -> str:
     """The test's own database, behind the pooler."""
     return pgbouncer.dsn(database.rpartition("/")[2])
+
+
+@pytest.mark.parametrize("second", [2, 31], ids=["lease valid", "lease lapsed"])
+def test_a_claim_that_waits_for_the_finisher_of_its_tick_finds_it_done(
+    ledger: Ledger, database: str, connection: psycopg.Connection, second: float
+) -> None:
+    # A pooler refuses a session's own settings, so the other isolation levels can't be asked for here.
+    test = statuses.test_a_claim_that_waits_for_the_finisher_of_its_tick_finds_it_done
+    test(ledger, database, connection, "read committed", second)
 
 
 def test_it_is_in_transaction_mode(pgbouncer: PgBouncer) -> None:
@@ -33,7 +44,7 @@ def test_it_is_in_transaction_mode(pgbouncer: PgBouncer) -> None:
 
 def test_a_run_from_admission_to_its_end(redis_url: str, database: str, postgres_server: PostgresServer) -> None:
     truth = Truth(redis_url, postgres_server.dsn(database.rpartition("/")[2]))
-    node = Node(redis_url, database, ttl=2, before=lambda lease: truth.wait_for_renewals(2))
+    node = Node(redis_url, database, ttl=2, before=lambda _: truth.wait_for_renewals(2))
     node.run()
     assert (node.errors, node.ran) == ([], [1])
     truth.check_done_once()

@@ -10,7 +10,6 @@ from urllib.parse import urlsplit
 
 import psutil
 import psycopg
-import redis
 
 from airflow_exclusive.core.admission import Admitted, AlreadyDone
 from airflow_exclusive.core.errors import NotAdmitted
@@ -18,6 +17,7 @@ from airflow_exclusive.core.lease import Lease
 from airflow_exclusive.core.settings import LeaseSettings
 from airflow_exclusive.guard import JobGuard
 from airflow_exclusive.node import clock
+from airflow_exclusive.stores.redis.address import Address
 from airflow_exclusive.stores.redis.scripts import lock_key
 from tests.support.ledger import JOB, NEXT_TICK, TICK
 from tests.support.proxy import PostgresProtocol, Proxy, RedisProtocol
@@ -25,6 +25,12 @@ from tests.support.waiting import eventually
 
 TTL = 10.0
 """Nothing below waits for it: what takes half as long has waited for something that it shouldn't."""
+
+
+def settings(ttl: float = TTL, **more: Any) -> LeaseSettings:
+    """A lost lease is an error of the test, and doesn't end its process."""
+    return LeaseSettings(ttl=ttl, on_lease_lost="raise", **more)
+
 
 _WRITE = "INSERT INTO effect (token) VALUES (%(token)s)"
 
@@ -36,17 +42,17 @@ class Node:
     redis: str
     postgres: str
     ttl: float = TTL
-    settings: dict[str, Any] = field(default_factory=dict)
-    before: Callable[[Lease], None] = lambda lease: None
+    policies: dict[str, Any] = field(default_factory=dict)
+    before: Callable[[Lease], None] = lambda _: None
     ran: list[int] = field(default_factory=list)
     errors: list[Exception] = field(default_factory=list)
 
     def run(self, run_key: str = TICK, *, tries: int = 3, wait: float = 0) -> None:
-        settings = LeaseSettings(ttl=self.ttl, on_lease_lost="raise", **self.settings)
+        asked = settings(self.ttl, **self.policies)
         with JobGuard(redis=self.redis, postgres=self.postgres) as guard:
             for _ in range(tries):
                 try:
-                    with guard.hold(JOB, run_key=run_key, wait=wait, settings=settings) as lease:
+                    with guard.hold(JOB, run_key=run_key, wait=wait, settings=asked) as lease:
                         self.work(lease)
                     return
                 except NotAdmitted as refused:
@@ -101,10 +107,10 @@ class Truth:
             return conn.execute("SELECT FROM effect").rowcount
 
     def lock(self) -> str | None:
-        with redis.Redis.from_url(self.redis, decode_responses=True) as client:
+        with Address.parse(self.redis).connect(timeout=5, tries_again=1) as client:
             holder = client.get(lock_key(JOB))
-        assert holder is None or isinstance(holder, str)
-        return holder
+        assert holder is None or isinstance(holder, bytes)
+        return holder.decode() if holder else None
 
     def check_done_once(self) -> None:
         """The tick was done once, nothing is left of it, and nobody waits for what was lost."""
@@ -122,11 +128,11 @@ class Truth:
         """Another tick is admitted at once."""
         asked = clock()
         with self.guard() as guard:
-            admission = guard.admit(JOB, run_key=NEXT_TICK, ttl=TTL)
+            admission = guard.admit(JOB, run_key=NEXT_TICK, settings=settings())
             assert isinstance(admission, Admitted), str(admission)
             admission.lease.finish("failed")
             assert clock() - asked < TTL / 4
-            assert isinstance(guard.admit(JOB, run_key=TICK, ttl=TTL), AlreadyDone)
+            assert isinstance(guard.admit(JOB, run_key=TICK, settings=settings()), AlreadyDone)
 
 
 def keepers() -> list[psutil.Process]:

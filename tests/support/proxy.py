@@ -12,6 +12,7 @@ request has had its whole effect.
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import socket
 import threading
 import time
@@ -147,8 +148,6 @@ Matches = Callable[[bytes], bool]
 
 def script(name: str, *, by_keeper: bool = False) -> Matches:
     """A call of `lua/<name>.lua`: the job's client names it by its digest, the keeper sends its text."""
-    import hashlib
-
     text = lua(name).encode()
     start = b"EVAL\n" + text if by_keeper else b"EVALSHA\n" + hashlib.sha1(text).hexdigest().encode()
     return lambda request: request.startswith(start)
@@ -260,9 +259,7 @@ class Proxy:
 class _Connection:
     """One client's connection, with a thread for each direction."""
 
-    def __init__(
-        self, proxy: Proxy, protocol: WireProtocol, client: socket.socket, server: socket.socket
-    ) -> None:
+    def __init__(self, proxy: Proxy, protocol: WireProtocol, client: socket.socket, server: socket.socket) -> None:
         self._proxy, self._protocol, self._client, self._server = proxy, protocol, client, server
         self._greetings: list[bytes] = []
         self._awaited: Fault | None = None

@@ -26,7 +26,8 @@ _KEEPALIVES: dict[str, Any] = {
 # A refused login has no SQLSTATE in libpq's report, only its text. What isn't known here counts as unavailable.
 _NO_LOGIN = re.compile(
     r"FATAL: .*(password authentication failed|no pg_hba\.conf entry|(role|database|user) \".*\" does not exist"
-    r"|permission denied for database|unsupported startup parameter)|no password supplied|invalid integer value|invalid port number"
+    r"|permission denied for database|unsupported startup parameter)"
+    r"|no password supplied|invalid integer value|invalid port number"
 )
 
 

@@ -1,0 +1,444 @@
+"""The truth stopped, cancelled, read-only, full and failed over: fewer admissions perhaps, never one too many."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import threading
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+import psycopg
+import pytest
+
+from airflow_exclusive.core.admission import Admitted, Busy, Claim
+from airflow_exclusive.core.errors import LeaseLost
+from airflow_exclusive.core.lease import Lease
+from airflow_exclusive.guard import JobGuard
+from airflow_exclusive.node import clock
+from airflow_exclusive.stores.postgres.effects import transaction
+from airflow_exclusive.stores.postgres.schema import upgrade
+from airflow_exclusive.stores.postgres.statements import DEFAULT_SCHEMA, statement
+from tests.contract.test_effects import Attempt
+from tests.support.ledger import JOB, NEXT_TICK, TICK, Ledger, request
+from tests.support.proxied_node import Node, Truth, settings
+from tests.support.servers import OddPostgres, SystemPostgres
+from tests.support.waiting import eventually
+
+STOPS = {
+    "fast shutdown": lambda server: server.daemon.stop(signal.SIGINT),
+    "immediate shutdown": lambda server: server.daemon.stop(signal.SIGQUIT),
+    "killed": lambda server: server.kill(),
+}
+
+
+@pytest.fixture
+def node(redis_url: str, breakable: str) -> Node:
+    return Node(redis_url, breakable)
+
+
+@pytest.fixture
+def truth(redis_url: str, breakable: str) -> Truth:
+    return Truth(redis_url, breakable)
+
+
+@contextmanager
+def running(node: Node, **options: object) -> Iterator[threading.Thread]:
+    thread = threading.Thread(target=lambda: node.run(**options))  # type: ignore[arg-type]
+    thread.start()
+    yield thread
+    thread.join(60)
+    assert not thread.is_alive()
+
+
+# restart
+
+
+@pytest.mark.parametrize("how", STOPS)
+def test_a_restart_during_a_run_ends_nothing(
+    node: Node, truth: Truth, breakable_postgres: OddPostgres, how: str
+) -> None:
+    def restart(lease: Lease) -> None:
+        STOPS[how](breakable_postgres)
+        breakable_postgres.start()
+        lease.ensure_held()
+
+    node.before = restart
+    node.run()
+    assert (node.errors, node.ran) == ([], [1])
+    truth.check_done_once()
+
+
+def test_who_asks_or_ends_while_the_server_is_away_does_so_when_it_is_back(
+    node: Node, truth: Truth, breakable_postgres: OddPostgres
+) -> None:
+    with JobGuard(redis=node.redis, postgres=node.postgres) as guard:
+        breakable_postgres.kill()
+        answers: list[object] = []
+        asker = threading.Thread(target=lambda: answers.append(guard.admit(JOB, run_key=TICK, settings=settings())))
+        asker.start()
+        eventually(lambda: truth.lock() is not None)  # the gate has been passed, the truth is being asked
+        breakable_postgres.start()
+        asker.join(30)
+        (admission,) = answers
+        assert isinstance(admission, Admitted)
+        breakable_postgres.kill()
+        ending = threading.Thread(target=admission.lease.finish)
+        ending.start()
+        assert ending.is_alive()
+        breakable_postgres.start()
+        ending.join(30)
+    assert truth.outcomes() == ["success"]
+    truth.check_free()
+
+
+# a backend that is ended in the middle of a statement
+
+TABLE = {
+    "claim": "scheduled_job_status",
+    "look": "scheduled_job_status",
+    "renew": "scheduled_job_status",
+    "finish": "scheduled_job_status",
+    "refuse": "scheduled_job_refusal",
+    "fence": "scheduled_job_fence",
+    "mark": "scheduled_job_effect",
+}
+
+
+@contextmanager
+def blocked(dsn: str, table: str) -> Iterator[psycopg.Connection]:
+    """Nobody else gets at the table until the rollback."""
+    with psycopg.connect(dsn) as conn:
+        conn.execute(f"LOCK TABLE exclusive.{table} IN ACCESS EXCLUSIVE MODE".encode())
+        yield conn
+        conn.rollback()
+
+
+def strike(dsn: str, name: str, how: str) -> None:
+    """End the statement `name` of whoever waits for a lock with it."""
+    start = statement(name, DEFAULT_SCHEMA).split("%(")[0]
+    find = (
+        f"SELECT {how}(pid) FROM pg_stat_activity"
+        " WHERE datname = current_database() AND wait_event_type = 'Lock' AND starts_with(query, %s)"
+    )
+    with psycopg.connect(dsn, autocommit=True) as watcher:
+        eventually(lambda: watcher.execute(find.encode(), [start]).rowcount)
+
+
+HOWS = ["pg_cancel_backend", "pg_terminate_backend"]
+
+
+@pytest.mark.parametrize("how", HOWS)
+def test_a_claim_that_is_struck_is_made_again(node: Node, truth: Truth, how: str) -> None:
+    with blocked(node.postgres, TABLE["claim"]) as lock, running(node):
+        strike(node.postgres, "claim", how)
+        lock.rollback()
+    assert (node.errors, node.ran) == ([], [1])
+    truth.check_done_once()
+
+
+@pytest.mark.parametrize("how", HOWS)
+@pytest.mark.parametrize("name", ["renew", "finish"])
+def test_a_renewal_or_an_end_that_is_struck_is_made_again(node: Node, truth: Truth, name: str, how: str) -> None:
+    admitted, go_on = threading.Event(), threading.Event()
+    node.ttl = 4
+
+    def wait(lease: Lease) -> None:
+        admitted.set()
+        assert go_on.wait(30)
+        lease.ensure_held()
+
+    if name == "renew":
+        node.before = wait
+    else:
+        work = node.work
+        node.work = lambda lease: (work(lease), wait(lease))  # type: ignore[method-assign,assignment,return-value]
+    with running(node):
+        assert admitted.wait(20)
+        with blocked(node.postgres, TABLE[name]):
+            if name == "finish":
+                go_on.set()
+            strike(node.postgres, name, how)
+        go_on.set()
+    assert (node.errors, node.ran) == ([], [1])
+    truth.check_done_once()
+
+
+@pytest.mark.parametrize("how", HOWS)
+@pytest.mark.parametrize("name", ["look", "refuse"])
+def test_a_refusal_that_is_struck_is_given_all_the_same(node: Node, truth: Truth, name: str, how: str) -> None:
+    answers: list[object] = []
+
+    def ask() -> None:
+        with JobGuard(redis=node.redis, postgres=node.postgres) as guard:
+            answers.append(guard.admit(JOB, run_key=TICK, settings=settings()))
+
+    with truth.guard() as other:
+        runner = other.admit(JOB, run_key=NEXT_TICK, settings=settings(60))
+        assert isinstance(runner, Admitted)
+        with blocked(node.postgres, TABLE[name]):
+            asker = threading.Thread(target=ask)
+            asker.start()
+            strike(node.postgres, name, how)
+        asker.join(30)
+        assert [type(answer) for answer in answers] == [Busy]
+        assert [refusal.reason for refusal in other.refusals(JOB)] == ["busy"]
+        runner.lease.finish()
+    assert truth.lock() is None
+
+
+@pytest.mark.parametrize("how", HOWS)
+@pytest.mark.parametrize("name", ["fence", "mark"])
+def test_an_effect_that_is_struck_is_made_once_by_the_next_try(node: Node, truth: Truth, name: str, how: str) -> None:
+    with blocked(node.postgres, TABLE[name]) as lock, running(node):
+        strike(node.postgres, name, how)
+        lock.rollback()
+    assert (len(node.errors), node.ran) == (1, [1, 2])
+    assert truth.outcomes() == ["failed", "success"]
+    truth.check_done_once()
+
+
+# a server that may only be read
+
+
+@contextmanager
+def read_only(server: OddPostgres) -> Iterator[Callable[[], None]]:
+    def switch(on: bool) -> None:
+        with psycopg.connect(server.dsn(), autocommit=True) as conn:
+            conn.execute("SET default_transaction_read_only = off")
+            conn.execute(f"ALTER SYSTEM SET default_transaction_read_only = {'on' if on else 'off'}".encode())
+            conn.execute("SELECT pg_reload_conf()")
+        wanted = ("on" if on else "off",)
+        eventually(lambda: _setting(server, "default_transaction_read_only") == wanted)
+
+    switch(True)
+    try:
+        yield lambda: switch(False)
+    finally:
+        switch(False)
+
+
+def _setting(server: OddPostgres, name: str) -> object:
+    with psycopg.connect(server.dsn(), autocommit=True) as conn:
+        return conn.execute(f"SHOW {name}".encode()).fetchone()
+
+
+def test_who_asks_a_read_only_server_is_admitted_when_it_can_be_written(
+    node: Node, truth: Truth, breakable_postgres: OddPostgres
+) -> None:
+    told = "in a read-only transaction"
+    with read_only(breakable_postgres) as end, running(node):
+        before = breakable_postgres.log().count(told)
+        eventually(lambda: breakable_postgres.log().count(told) > before + 1)
+        assert node.ran == []
+        end()
+    assert (node.errors, node.ran) == ([], [1])
+    truth.check_done_once()
+
+
+def test_a_run_whose_server_becomes_read_only_stops_in_time_and_is_not_counted_as_done(
+    node: Node, truth: Truth, breakable_postgres: OddPostgres
+) -> None:
+    node.ttl = 3
+
+    def fail_over(lease: Lease) -> None:
+        if lease.attempt > 1:
+            return
+        began = clock()
+        with read_only(breakable_postgres):
+            eventually(lambda: lease.lost)
+            assert "read-only" in lease.lost
+            assert clock() - began < node.ttl
+        lease.ensure_held()
+
+    node.before = fail_over
+    node.run()
+    assert [type(error) for error in node.errors] == [LeaseLost]
+    assert node.ran == [1, 2]
+    truth.check_done_once()
+
+
+# failover to a standby
+
+
+@pytest.fixture
+def pair(tmp_path: Path) -> Iterator[tuple[SystemPostgres, SystemPostgres]]:
+    """A primary that commits nothing before its standby has it, and the standby."""
+    primary, standby = SystemPostgres(tmp_path / "primary", durable=False), Standby(tmp_path / "standby")
+    try:
+        primary.start()
+        yield primary, standby.follow(primary)
+    finally:
+        standby.remove()
+        primary.remove()
+
+
+class Standby(SystemPostgres):
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder, durable=False)
+
+    def follow(self, primary: SystemPostgres) -> Standby:
+        self.folder.mkdir(parents=True)
+        self._copy(primary)
+        self.start()
+        with psycopg.connect(primary.dsn(), autocommit=True) as conn:
+            conn.execute("ALTER SYSTEM SET synchronous_standby_names = '*'")
+            conn.execute("SELECT pg_reload_conf()")
+            synchronous = "SELECT FROM pg_stat_replication WHERE sync_state = 'sync'"
+            eventually(lambda: conn.execute(synchronous).rowcount == 1)
+        return self
+
+    def promote(self) -> None:
+        with psycopg.connect(self.dsn(), autocommit=True) as conn:
+            assert conn.execute("SELECT pg_promote(true, 30)").fetchone() == (True,)
+
+    def _copy(self, primary: SystemPostgres) -> None:
+        command = [self._server_installation() / "bin" / "pg_basebackup", "-D", self.data_folder, "-R", "-X", "stream"]
+        # The copy is made where the server's own user can get at it.
+        self._home.mkdir(parents=True, exist_ok=True)
+        fresh = self.data_folder
+        fresh.mkdir(mode=0o700)
+        if self._account is not None:
+            self._account.own(fresh)
+        done = subprocess.run(
+            [*command, "-c", "fast", "-d", primary.dsn()],
+            cwd=fresh,
+            capture_output=True,
+            text=True,
+            check=False,
+            **(self._account.popen_arguments() if self._account else {}),
+        )
+        assert done.returncode == 0, done.stderr
+
+
+def test_a_run_goes_on_when_a_standby_takes_over(redis_url: str, pair: tuple[SystemPostgres, Standby]) -> None:
+    primary, standby = pair
+    upgrade(primary.create_database("exclusive"))
+    hosts = ",".join(f"127.0.0.1:{server.port}" for server in pair)
+    both = f"postgresql://postgres@{hosts}/exclusive?target_session_attrs=read-write"
+    truth = Truth(redis_url, both)
+
+    def fail_over(lease: Lease) -> None:
+        truth.wait_for_renewals(1)
+        primary.kill()
+        standby.promote()
+        truth.wait_for_renewals(1)
+        lease.ensure_held()
+
+    node = Node(redis_url, both, ttl=8, before=fail_over)
+    node.run()
+    assert (node.errors, node.ran) == ([], [1])
+    truth.check_done_once()
+
+
+# a server that has no connection left
+
+
+def take_all(taken: ExitStack, dsn: str) -> None:
+    while True:
+        taken.enter_context(psycopg.connect(dsn))
+
+
+def test_who_finds_no_free_connection_is_admitted_when_there_is_one(
+    node: Node, truth: Truth, breakable_postgres: OddPostgres
+) -> None:
+    told = "remaining connection slots are reserved"
+    with psycopg.connect(node.postgres, autocommit=True) as conn, ExitStack() as others:
+        conn.execute("CREATE ROLE plain LOGIN; GRANT ALL ON ALL TABLES IN SCHEMA exclusive, public TO plain")
+        conn.execute("GRANT USAGE ON SCHEMA exclusive TO plain")
+        others.callback(lambda: conn.execute("DROP OWNED BY plain; DROP ROLE plain"))
+        plain = node.postgres.replace("postgres@", "plain@")
+        with ExitStack() as taken:
+            with pytest.raises(psycopg.OperationalError, match=told):
+                take_all(taken, plain)
+            node.postgres = plain
+            with running(node):
+                before = breakable_postgres.log().count(told)
+                eventually(lambda: breakable_postgres.log().count(told) > before + 1)
+                assert node.ran == []
+                taken.close()
+        assert (node.errors, node.ran) == ([], [1])
+        truth.check_done_once()
+
+
+# privileges
+
+
+def documented_roles() -> tuple[str, list[str]]:
+    """The statements of docs/operations.md: those before `init`, and each of those after it."""
+    text = (Path(__file__).parents[2] / "docs" / "operations.md").read_text(encoding="utf-8")
+    block = text.split("```sql\n", 1)[1].split("```", 1)[0]
+    before, after = block.split("-- then, as exclusive_owner: airflow-exclusive init\n")
+    return before, [line.split(";")[0] for line in after.splitlines() if line.strip()]
+
+
+def test_the_documented_privileges_are_enough_and_none_is_too_many(
+    redis_url: str, breakable_postgres: OddPostgres
+) -> None:
+    dsn = breakable_postgres.create_database("status")
+    before, grants = documented_roles()
+    assert len(grants) == 6
+    with psycopg.connect(dsn, autocommit=True) as conn:
+        try:
+            conn.execute(before.encode())
+            upgrade(dsn.replace("postgres@", "exclusive_owner@"))
+            for grant in grants:
+                conn.execute(grant.encode())
+            conn.execute("CREATE TABLE effect (token bigint); GRANT SELECT, INSERT ON effect TO exclusive_runtime")
+            runtime = dsn.replace("postgres@", "exclusive_runtime@")
+            node, truth = Node(redis_url, runtime), Truth(redis_url, dsn)
+            node.run()
+            assert (node.errors, node.ran) == ([], [1])
+            truth.check_done_once()
+            assert everything(redis_url, runtime) == []
+            for grant in one_by_one(grants):
+                conn.execute(grant.replace("GRANT", "REVOKE").replace(" TO ", " FROM ").encode())
+                assert everything(redis_url, runtime) != [], f"not needed: {grant}"
+                conn.execute(grant.encode())
+            assert everything(redis_url, runtime) == []
+        finally:
+            conn.execute(
+                "REASSIGN OWNED BY exclusive_owner TO postgres; DROP OWNED BY exclusive_owner, exclusive_runtime"
+            )
+            conn.execute("DROP ROLE exclusive_owner, exclusive_runtime")
+    breakable_postgres.drop_database("status")
+
+
+def one_by_one(grants: list[str]) -> Iterator[str]:
+    for grant in grants:
+        privileges, _, target = grant.removeprefix("GRANT ").partition(" ON ")
+        for privilege in privileges.split(", "):
+            yield f"GRANT {privilege} ON {target}"
+
+
+def everything(redis_url: str, dsn: str) -> list[Exception]:
+    """All that a runtime role does, and what went wrong with it."""
+    errors: list[Exception] = []
+    ledger = Ledger(dsn, retry_for=0.0)
+    job = f"job {uuid.uuid4()}"
+
+    def effect() -> None:
+        with psycopg.connect(dsn) as conn, transaction(Attempt(job_name=job), conn, "main"):
+            pass
+
+    try:
+        asked = request(job=job)
+        claim = ledger.statuses.claim(asked, settings())
+        ledger.statuses.look(asked)
+        assert isinstance(claim, Claim)
+        ledger.statuses.renew(claim, 30)
+        ledger.statuses.finish(claim, "failed", None, 0)
+        ledger.statuses.refuse(request(job=job), "busy", "it has it")
+        ledger.statuses.confirm(asked)
+        ledger.statuses.release(job, "to be sure")
+        ledger.statuses.history(job, None, 5)
+        ledger.statuses.refusals(job, None, 5)
+        ledger.statuses.status(None)
+        effect()
+        effect()
+    except Exception as error:
+        errors.append(error)
+    ledger.close()
+    return errors
