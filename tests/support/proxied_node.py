@@ -100,7 +100,7 @@ class Truth:
     def wait_for_renewals(self, number: int) -> None:
         for _ in range(number):
             before = self.heartbeat()
-            eventually(lambda before=before: self.heartbeat() > before, every=0.1)  # type: ignore[misc]
+            eventually(lambda before=before: self.heartbeat() > before, 30, every=0.1)  # type: ignore[misc]
 
     def effects(self) -> int:
         with psycopg.connect(self.postgres) as conn:
