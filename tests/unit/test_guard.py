@@ -115,6 +115,29 @@ def test_a_tick_that_is_done_is_done_even_while_the_lock_is_taken() -> None:
     assert admit(asked) == done()
 
 
+def test_a_cleared_success_is_given_time_to_be_confirmed() -> None:
+    cleared = replace(TASK, try_number=2, cleared_tries=1)
+    asked = world(replace(done(source=TASK), by_own_attempt=True), CLAIMED)
+    assert isinstance(admit(asked, source=cleared), Admitted)
+    assert asked.statuses.refused == []
+
+
+def test_a_cleared_success_that_is_never_confirmed_is_done() -> None:
+    cleared = replace(TASK, try_number=2, cleared_tries=1)
+    answer = replace(done(source=TASK), by_own_attempt=True)
+    asked = world(answer)
+    began = asked.clock.now
+    assert admit(asked, source=cleared) == answer
+    assert asked.clock.now - began >= 10
+
+
+def test_a_retry_is_told_of_its_own_success_at_once() -> None:
+    answer = replace(done(source=TASK), by_own_attempt=True)
+    asked = world(answer)
+    assert admit(asked, source=replace(TASK, try_number=2)) == answer
+    assert asked.locks.waits == []
+
+
 def test_a_claim_that_lapsed_before_its_reply_is_asked_again_under_a_new_owner() -> None:
     asked = world(None, CLAIMED)
     lease = lease_of(asked)

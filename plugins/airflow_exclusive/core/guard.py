@@ -32,6 +32,10 @@ _STALE_CLAIM = 0.5
 _LATEST = 3
 """A lock can only be left by one of the last attempts: nobody but its owner gets past it."""
 
+_CONFIRMED_WITHIN = 10.0
+_POLL_CONFIRMATION = 0.5
+"""Airflow shows a success a moment before its task notes that in the ledger: a quick clear must not come in between."""
+
 _POLL_IN_PASSING = 0.1
 _POLL_AT_LEAST = 0.05
 _POLL_AT_MOST = 5.0
@@ -79,12 +83,17 @@ class Guard:
         settings = settings or LeaseSettings(ttl=ttl)
         request = self._request(job_name, run_key, source, rerun)
         now = self.clock()
-        patience = _Patience(request.source, others=now + wait, in_passing=now + settings.seconds)
+        patience = _Patience(
+            request.source, others=now + wait, in_passing=now + settings.seconds, confirmation=now + _CONFIRMED_WITHIN
+        )
         announced = ""
         while True:
             answer = self._ask(request, settings)
             if answer is None:
                 request = replace(request, owner=_new_owner())
+                continue
+            if isinstance(answer, AlreadyDone) and patience.awaits_confirmation(answer, self.clock()):
+                self.locks.wait_for_release(request.job_name, _POLL_CONFIRMATION)
                 continue
             if isinstance(answer, Busy):
                 left = patience.until(answer) - self.clock()
@@ -257,6 +266,12 @@ class _Patience:
     source: Source
     others: float
     in_passing: float
+    confirmation: float
+
+    def awaits_confirmation(self, done: AlreadyDone, now: float) -> bool:
+        """Whether a person cleared that very success, and only the note that Airflow had shown it is missing yet."""
+        cleared = 0 < done.run.source.try_number <= self.source.cleared_tries
+        return done.by_own_attempt and cleared and now < self.confirmation
 
     def until(self, busy: Busy) -> float:
         if self._own(busy):
