@@ -113,9 +113,9 @@ class AirflowDeployment:
         for arguments in self.release.migrate:
             self.cli(*arguments)
 
-    def start(self, *components: str) -> None:
-        """Start the named components, or all; those that run already are left alone."""
-        environment = self.environment
+    def start(self, *components: str, env: Mapping[str, str] | None = None) -> None:
+        """Start the named components, or all; those that run already are left alone. `env` is for this start only."""
+        environment = {**self.environment, **(env or {})}
         for component in components or self.release.components:
             if component not in self.pids:
                 self.daemons[component] = Daemon.spawn(

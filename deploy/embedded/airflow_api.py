@@ -183,15 +183,25 @@ class AirflowApi:
         body = {"dry_run": False, "dag_run_id": run_id, "task_ids": list(task_ids), "only_failed": False}
         self.post(f"/dags/{quote(dag_id)}/clearTaskInstances", body)
 
+    def mark(self, dag_id: str, run_id: str, task_id: str, state: str) -> None:
+        """Mark a task instance as "success" or "failed", whatever its state, as a person does in the UI."""
+        path = f"{_run(dag_id, run_id)}/taskInstances/{quote(task_id)}"
+        self.call("PATCH", path, json={"new_state": state}, params={"update_mask": "new_state"})
+
+    def tries(self, dag_id: str, run_id: str, task_id: str) -> list[Json]:
+        """Every try of a task instance, the current one included, oldest first."""
+        path = f"{_run(dag_id, run_id)}/taskInstances/{quote(task_id)}/tries"
+        return sorted(self.get(path)["task_instances"], key=lambda one: int(one["try_number"]))
+
     def xcom(self, dag_id: str, run_id: str, task_id: str, key: str = "return_value") -> Any:
         path = f"{_run(dag_id, run_id)}/taskInstances/{quote(task_id)}/xcomEntries/{quote(key)}"
         return self.get(path, deserialize=False)["value"]
 
     def task_log(self, dag_id: str, run_id: str, task_id: str, *, try_number: int = 1, map_index: int = -1) -> str:
-        """What the try logged, one line per event."""
+        """What the try logged, one line per event, with the errors that it tells of."""
         path = f"{_run(dag_id, run_id)}/taskInstances/{quote(task_id)}/logs/{try_number}"
         content = self.get(path, map_index=map_index, full_content=True)["content"]
-        return "\n".join(event if isinstance(event, str) else str(event.get("event", "")) for event in content)
+        return "\n".join(event if isinstance(event, str) else _line(event) for event in content)
 
     @staticmethod
     def _wait(probe: Callable[[], T | None], timeout: float, seen: Callable[[], str]) -> T:
@@ -207,3 +217,8 @@ class AirflowApi:
 
 def _run(dag_id: str, run_id: str) -> str:
     return f"/dags/{quote(dag_id)}/dagRuns/{quote(run_id, safe='')}"
+
+
+def _line(event: Json) -> str:
+    errors = [f"{error.get('exc_type')}: {error.get('exc_value')}" for error in event.get("error_detail") or ()]
+    return " ".join([str(event.get("event", "")), *errors])

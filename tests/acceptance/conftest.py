@@ -7,20 +7,26 @@ import os
 import signal
 import uuid
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import httpx
 import psutil
+import psycopg
 import pytest
 
 from airflow_exclusive import JobGuard
 from deploy.embedded.airflow_api import AirflowApi
 from deploy.embedded.stack import Stack
+from tests.support.diary import assert_no_overlap, worked
 from tests.support.waiting import eventually
 
 PATIENCE = 90
 """Seconds until an event that must come is given up on; nothing is ever expected to take so long."""
+
+_LONG_ENOUGH = 0.5
+"""Seconds for which a later attempt works before it is let go: an earlier one that still worked would be seen."""
 
 
 @dataclass
@@ -40,7 +46,13 @@ class Meeting:
 
     def started(self, count: int = 1) -> list[Path]:
         """The notes of those who have begun to work, in order of their tokens, once there are `count`."""
-        return eventually(lambda: notes if len(notes := self._notes("started")) >= count else None, timeout=PATIENCE)
+        notes = eventually(
+            lambda: found if len(found := self._notes("started")) >= count else None,
+            timeout=PATIENCE,
+        )
+        if count > 1:
+            eventually(lambda: self._has_worked_for(int(notes[-1].stem)) > _LONG_ENOUGH, timeout=PATIENCE)
+        return notes
 
     def note(self, count: int = 1) -> dict[str, Any]:
         """What the latest of `count` attempts wrote."""
@@ -66,8 +78,58 @@ class Meeting:
         """Of all attempts, oldest first."""
         return [attempt.outcome for attempt in reversed(self.guard.history(self.job))]
 
+    def effects(self, run_key: str | None = None) -> list[int]:
+        """The tokens under which the tick's effect was committed."""
+        query = "SELECT token FROM effects WHERE job = %s AND run_key = %s ORDER BY token"
+        with psycopg.connect(self.stack.warehouse_dsn) as connection:
+            return [token for (token,) in connection.execute(query, [self.job, run_key or self.run_id])]
+
+    def tries(self) -> list[str]:
+        """What Airflow shows for every try of the task instance, oldest first."""
+        return [str(one["state"]) for one in self.api.tries(self.dag_id, self.run_id, "work")]
+
+    def next_tick(self) -> Meeting:
+        """Another run for the same job: nothing that happened may be in its way."""
+        conf = {"job": self.job, "folder": str(self.folder)}
+        return replace(self, run_id=self.api.trigger_dag(self.dag_id, conf=conf))
+
+    def assert_in_order(self, *outcomes: str, effects: int | None = None) -> None:
+        """The attempts ended like this, none worked while another did, the effect came once, and the job isn't stuck.
+
+        effects: how many there are; by default one for each success.
+        """
+        expected = outcomes.count("success") if effects is None else effects
+        assert_no_overlap(self.folder, attempts=len(outcomes))
+        assert self.outcomes() == list(outcomes)
+        assert len(self.effects()) == expected
+        after = self.next_tick()
+        after.go()
+        after.wait_for("success")
+        assert after.tries() == ["success"]
+        assert_no_overlap(self.folder, attempts=len(outcomes) + 1)
+
+    def wait_until_confirmed(self, try_number: int) -> None:
+        """Until the ledger knows that Airflow has shown the success.
+
+        Cleared sooner, as no person can, the task would be killed by Airflow before it has noted that.
+        """
+        ask = "SELECT max(confirmed_try) FROM exclusive.scheduled_job_run WHERE job_name = %s"
+        with psycopg.connect(self.stack.status_dsn, autocommit=True) as connection:
+            eventually(lambda: connection.execute(ask, [self.job]).fetchone() == (try_number,), timeout=PATIENCE)
+
     def log(self, try_number: int) -> str:
         return self.api.task_log(self.dag_id, self.run_id, "work", try_number=try_number)
+
+    def asked_for_log(self, try_number: int) -> str:
+        """The log, or nothing as long as there is no such try."""
+        try:
+            return self.log(try_number)
+        except httpx.HTTPStatusError:
+            return ""
+
+    def _has_worked_for(self, token: int) -> float:
+        first, last = worked(self.folder).get(token, (0.0, 0.0))
+        return last - first
 
     def _notes(self, kind: str) -> list[Path]:
         return sorted(self.folder.glob(f"*.{kind}"), key=lambda path: int(path.stem))
@@ -76,6 +138,8 @@ class Meeting:
 class Meetings:
     def __init__(self, stack: Stack, guard: JobGuard, folder: Path) -> None:
         self._stack, self._guard, self._folder = stack, guard, folder
+        with psycopg.connect(stack.warehouse_dsn, autocommit=True) as connection:
+            connection.execute("CREATE TABLE IF NOT EXISTS effects (job text, run_key text, token bigint)")
 
     def run(self, dag_id: str) -> Meeting:
         """Trigger a case under a job of its own."""
@@ -83,15 +147,32 @@ class Meetings:
         api = self._stack.airflow.api
         api.wait_for_dag(dag_id)
         api.unpause(dag_id)
-        run_id = api.trigger_dag(dag_id, conf={"job": job, "folder": str(self._folder)})
-        return Meeting(self._stack, self._guard, dag_id, run_id, job, self._folder)
+        folder = self._folder / job
+        folder.mkdir()
+        run_id = api.trigger_dag(dag_id, conf={"job": job, "folder": str(folder)})
+        return Meeting(self._stack, self._guard, dag_id, run_id, job, folder)
+
+    def end(self) -> None:
+        """Whoever is still at work may end."""
+        for folder in self._folder.iterdir():
+            (folder / "go").touch()
 
 
 @pytest.fixture
 def meetings(airflow_stack: Stack, tmp_path: Path) -> Iterator[Meetings]:
     with JobGuard(redis=airflow_stack.redis_url, postgres=airflow_stack.status_dsn) as guard:
-        yield Meetings(airflow_stack, guard, tmp_path)
-        (tmp_path / "go").touch()  # whoever is still at work may end
+        folder = tmp_path / "meetings"
+        folder.mkdir()
+        made = Meetings(airflow_stack, guard, folder)
+        yield made
+        made.end()
+
+
+def works(pid: int) -> bool:
+    try:
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
 
 
 def keeper_of(pid: int) -> int:

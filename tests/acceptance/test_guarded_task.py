@@ -12,7 +12,7 @@ import psycopg
 
 from deploy.embedded.airflow_api import AirflowApi
 from deploy.embedded.stack import Stack
-from tests.acceptance.conftest import PATIENCE, Meeting, Meetings, lose_node
+from tests.acceptance.conftest import PATIENCE, Meetings, lose_node, works
 from tests.acceptance.dags.ticks import SCHEDULES, START
 from tests.support.waiting import eventually
 
@@ -35,15 +35,15 @@ def test_an_orphan_is_waited_for_and_its_work_is_not_repeated(meetings: Meetings
     note = case.note()
 
     os.kill(note["supervisor"], signal.SIGKILL)
-    eventually(lambda: "own attempt" in _log(case, 2), timeout=PATIENCE)
+    eventually(lambda: "own attempt" in case.asked_for_log(2), timeout=PATIENCE)
     assert psutil.pid_exists(note["pid"]), "the orphan works on"
     case.go()
     case.wait_for("success")
 
     assert case.finished() == ["1"]
-    assert case.outcomes() == ["success"]
-    assert case.task()["try_number"] == 2
+    assert case.tries() == ["failed", "success"]
     assert "success without running again" in case.log(2)
+    case.assert_in_order("success")
 
 
 def test_a_lost_node_is_taken_over_by_the_retry(meetings: Meetings) -> None:
@@ -56,8 +56,9 @@ def test_a_lost_node_is_taken_over_by_the_retry(meetings: Meetings) -> None:
     case.wait_for("success")
 
     assert second["token"] > first["token"]
-    assert case.outcomes() == ["taken_over", "success"]
     assert case.finished() == [str(second["token"])]
+    assert case.tries() == ["failed", "success"]
+    case.assert_in_order("taken_over", "success")
 
 
 def test_a_killed_task_whose_keeper_lives_is_closed_at_once(meetings: Meetings) -> None:
@@ -68,13 +69,15 @@ def test_a_killed_task_whose_keeper_lives_is_closed_at_once(meetings: Meetings) 
     case.go()
     case.wait_for("success")
 
-    assert case.outcomes() == ["failed", "success"]
+    assert case.tries() == ["failed", "success"]
+    case.assert_in_order("failed", "success")
 
 
 def test_a_task_cleared_after_its_success_runs_again_once(meetings: Meetings) -> None:
     case = meetings.run("guarded")
     case.go()
     case.wait_for("success")
+    case.wait_until_confirmed(1)
 
     case.stop_again()
     case.api.clear(case.dag_id, case.run_id, "work")
@@ -96,6 +99,7 @@ def test_a_success_that_airflow_never_saw_is_not_repeated_by_a_clear(meetings: M
     case.api.clear(case.dag_id, case.run_id, "work")
     case.wait_for("success")
     assert case.finished() == ["1"], "the orphan had done it"
+    case.wait_until_confirmed(2)
 
     case.api.clear(case.dag_id, case.run_id, "work")
     eventually(lambda: case.outcomes() == ["success", "success"], timeout=PATIENCE)
@@ -109,12 +113,13 @@ def test_clearing_a_running_task_ends_its_work_before_the_next_begins(meetings: 
     case.api.clear(case.dag_id, case.run_id, "work")
     second = case.note(2)
 
-    assert not _works(first["pid"])
+    assert not works(first["pid"])
     assert case.finished() == []
     case.go()
     case.wait_for("success")
     assert case.finished() == [str(second["token"])]
-    assert case.outcomes() == ["failed", "success"]
+    assert case.tries() == ["failed", "success"]
+    case.assert_in_order("failed", "success")
 
 
 def test_sigterm_of_the_task_ends_a_command_that_ignores_it(meetings: Meetings) -> None:
@@ -126,7 +131,7 @@ def test_sigterm_of_the_task_ends_a_command_that_ignores_it(meetings: Meetings) 
     task.send_signal(signal.SIGTERM)
     case.started(2)
 
-    assert not _works(script)
+    assert not works(script)
     case.go()
     case.wait_for("success")
     assert case.outcomes() == ["failed", "success"]
@@ -138,7 +143,7 @@ def test_a_lease_released_by_hand_stops_the_work(meetings: Meetings) -> None:
 
     case.guard.release(case.job, reason="test")
     case.started(2)
-    eventually(lambda: not _works(script), timeout=PATIENCE)
+    eventually(lambda: not works(script), timeout=PATIENCE)
     case.go()
     case.wait_for("success")
 
@@ -182,17 +187,3 @@ def _backfilled(api: AirflowApi, dag_ids: Iterable[str]) -> list[dict[str, Any]]
     """All runs of the backfills, once they have ended."""
     runs = [run for dag_id in dag_ids for run in api.dag_runs(dag_id) if run["run_type"] == "backfill"]
     return runs if all(run["state"] in ("success", "failed") for run in runs) else []
-
-
-def _log(case: Meeting, try_number: int) -> str:
-    try:
-        return case.log(try_number)
-    except Exception:  # there is no such try yet
-        return ""
-
-
-def _works(pid: int) -> bool:
-    try:
-        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return False

@@ -69,6 +69,7 @@ class ExclusiveMixin:
 
     lease: Lease | None = None
     _executing = False
+    _began = _FOREVER
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         # Airflow applies default_args and checks arguments only in the `__init__` of an operator class of its own, so
@@ -171,14 +172,22 @@ class ExclusiveMixin:
             super().on_kill()  # type: ignore[misc]
         finally:
             if lease is not None:
-                _end_started(lease.owner)
+                self._end_work(lease)
         if lease is not None and lease.lost:
             raise LeaseLost(f"stopped: {lease.lost}")
         if self._executing:
             raise AirflowException("stopped by SIGTERM")
 
+    def _end_work(self, lease: Lease) -> None:
+        """End what this attempt started: nothing of it may go on beside the next one."""
+        from airflow_exclusive.keeper.started import end_started
+
+        end_started(lease.owner, since=self._began, within=_CHILDREN_END_WITHIN)
+
     def _run_with(self, admitted: Admitted, context: Context) -> Any:
-        lease = admitted.lease
+        from airflow_exclusive.keeper.started import began
+
+        lease, self._began = admitted.lease, began()
         try:
             with lease, self._told_about(lease, context), output_outlives_supervisor():
                 self._tell(context, admitted)
@@ -192,6 +201,11 @@ class ExclusiveMixin:
                     raise ExclusiveError(
                         f"{type(self).__name__} defers, which an exclusive task can't do yet: set deferrable=False"
                     ) from deferral
+                except BaseException:
+                    # Airflow calls `on_kill` only after this, e.g. when an execution_timeout is over: too late, for the
+                    # next attempt may begin as soon as the lease is given back.
+                    self._end_work(lease)
+                    raise
         finally:
             self.lease = None
 
@@ -282,9 +296,3 @@ def _as_xcom(answer: Admitted | Busy | AlreadyDone) -> dict[str, Any]:
         until = run.lease_expires_at or run.finished_at
         told["until"] = until.isoformat() if until else None
     return told
-
-
-def _end_started(owner: str) -> None:
-    from airflow_exclusive.keeper.started import end_started
-
-    end_started(owner, within=_CHILDREN_END_WITHIN)

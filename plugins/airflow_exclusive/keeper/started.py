@@ -1,21 +1,30 @@
-"""The processes that a job started: found by the owner in their environment, which exec'ed children inherit."""
+"""The processes that a job started, wherever they are now.
+
+Programs are found by the owner in their environment, which they inherit. A plain fork has no environment of its own to
+look into, but a copy of its parent's memory: it is found by the page that the job shares with its keeper. It inherits
+that whatever files it closes and whoever its parent is.
+"""
 
 from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
+from pathlib import Path
 from typing import TYPE_CHECKING
+
+from airflow_exclusive.node import clock
 
 if TYPE_CHECKING:
     import psutil
 
 _LOOK_EVERY = 0.02
+_KEEPER = "airflow_exclusive.keeper"
 
 
 def started_by(owner: str) -> Iterator[psutil.Process]:
-    """Every process of this machine that has `EXCLUSIVE_OWNER=<owner>` in its environment, but the caller."""
+    """Every program of this machine that has `EXCLUSIVE_OWNER=<owner>` in its environment, but the caller."""
     import psutil
 
     for process in psutil.process_iter():
@@ -24,11 +33,44 @@ def started_by(owner: str) -> Iterator[psutil.Process]:
                 yield process
 
 
-def end_started(owner: str, *, within: float) -> None:
-    """Let those processes end by themselves for `within` seconds (they have been asked to), then kill them."""
-    for process in still_working(started_by(owner), within):
-        with suppress(Exception):  # it ended by itself
+def sharing(descriptor: int) -> Iterator[psutil.Process]:
+    """Every process that has this file in its memory, but the caller. None where /proc doesn't tell."""
+    import psutil
+
+    path = str(Path(f"/proc/self/fd/{descriptor}").readlink())
+    own = [where for where, name in _mapped_files("self") if name == path]
+    for process in psutil.process_iter():
+        with suppress(psutil.Error, OSError):
+            if process.pid != os.getpid() and any(where in own for where, _ in _mapped_files(str(process.pid))):
+                yield process
+
+
+def forked_since(moment: float) -> Iterator[psutil.Process]:
+    """The caller's descendants that began after `moment` on the node's clock, but keepers. None without /proc."""
+    import psutil
+
+    for process in psutil.Process().children(recursive=True):
+        with suppress(psutil.Error, OSError):
+            if _began_at(process.pid) >= moment and not any(_KEEPER in part for part in process.cmdline()):
+                yield process
+
+
+def end_started(owner: str, *, since: float = float("inf"), within: float) -> None:
+    """Ask to end those programs, and what the caller has forked since; kill who hasn't ended after `within` seconds."""
+    import psutil
+
+    found: set[psutil.Process] = set()
+    finds: list[Callable[[], Iterator[psutil.Process]]] = [lambda: started_by(owner), lambda: forked_since(since)]
+    for find in finds:
+        with suppress(Exception):  # without /proc psutil fails as it likes
+            found.update(find())
+    for process in found:
+        with suppress(psutil.Error):
+            process.terminate()
+    for process in still_working(found, within):
+        with suppress(psutil.Error):  # it ended by itself
             process.kill()
+    still_working(found, within)
 
 
 def still_working(processes: Iterable[psutil.Process], within: float) -> list[psutil.Process]:
@@ -39,6 +81,26 @@ def still_working(processes: Iterable[psutil.Process], within: float) -> list[ps
         time.sleep(_LOOK_EVERY)
         left = [process for process in left if _works(process)]
     return left
+
+
+def began() -> float:
+    """Now, for `forked_since`: on the node's clock, rounded down as the kernel rounds the start of a process."""
+    tick = os.sysconf("SC_CLK_TCK")
+    return int(clock() * tick) / tick
+
+
+def _began_at(pid: int) -> float:
+    ticks = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
+    return int(ticks) / os.sysconf("SC_CLK_TCK")
+
+
+def _mapped_files(pid: str) -> Iterator[tuple[tuple[str, str], str]]:
+    """(device, inode) and name of each file that the process has in its memory."""
+    with Path(f"/proc/{pid}/maps").open() as lines:
+        for line in lines:
+            _, _, _, device, inode, *name = line.rstrip("\n").split(None, 5)
+            if name and inode != "0":
+                yield (device, inode), name[0]
 
 
 def _works(process: psutil.Process) -> bool:

@@ -11,7 +11,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from airflow_exclusive.keeper.started import started_by, still_working
+from airflow_exclusive.keeper.started import sharing, started_by, still_working
 
 if TYPE_CHECKING:
     import psutil
@@ -20,10 +20,13 @@ _LOOK_EVERY = 0.02
 
 
 class WatchedJob:
-    """The process that started this one. `owner` marks the processes that the job started, by their environment."""
+    """The process that started this one.
 
-    def __init__(self, pid: int, owner: str) -> None:
-        self.pid, self._owner = pid, owner
+    What the job started is known by `owner`, in its environment, or by `page`, the descriptor of a file in its memory.
+    """
+
+    def __init__(self, pid: int, owner: str, page: int) -> None:
+        self.pid, self._owner, self._page = pid, owner, page
         self.descriptor = self._open_descriptor()
 
     @property
@@ -54,7 +57,7 @@ class WatchedJob:
 
         A process in an uninterruptible system call dies only after it: until then it may still write.
         """
-        victims = list(self._started())
+        victims = set(self._started())
         if not self.dead:
             with suppress(ProcessLookupError):
                 os.kill(self.pid, signal.SIGKILL)
@@ -68,13 +71,15 @@ class WatchedJob:
         return self.dead and not left
 
     def _started(self) -> Iterator[psutil.Process]:
+        for find in (self._children, lambda: started_by(self._owner), lambda: sharing(self._page)):
+            with suppress(Exception):  # without /proc psutil fails as it likes; then the job alone can be ended
+                yield from (process for process in find() if process.pid not in (self.pid, os.getpid()))
+
+    def _children(self) -> Iterator[psutil.Process]:
         import psutil
 
         if not self.dead:
-            with suppress(psutil.Error):
-                children = psutil.Process(self.pid).children(recursive=True)
-                yield from (child for child in children if child.pid != os.getpid())
-        yield from (process for process in started_by(self._owner) if process.pid != self.pid)
+            yield from psutil.Process(self.pid).children(recursive=True)
 
     def _open_descriptor(self) -> int | None:
         """Readable once the process has ended (Linux 5.3+): tells at once, where asking for the parent is polling."""

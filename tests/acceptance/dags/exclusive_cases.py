@@ -1,41 +1,59 @@
 """DAGs of the acceptance tests. Each run is told by its conf in which folder to meet the test.
 
-An attempt writes `<token>.started` when it begins to work, waits for the file `go`, and writes `<token>.finished`.
+An attempt writes `<token>.started` when it begins to work, keeps a diary while it waits for the file `go`, commits its
+effect and writes `<token>.finished`.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import resource
+import signal
 import time
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 
-from airflow.providers.common.compat.sdk import dag
+from airflow.providers.common.compat.sdk import BaseHook, dag
 
 from airflow_exclusive import ExclusiveBashOperator, exclusive_task
+from tests.support.diary import BEAT, Diary
 
 START = datetime(2026, 1, 1, tzinfo=timezone.utc)
+MEGABYTE = 1 << 20
+TIMEOUT = timedelta(seconds=4)
 QUICK: dict[str, Any] = {"lock_ttl": 6, "retries": 3, "retry_delay": timedelta(seconds=1)}
 
 
 def meet(folder: str, lease: Any) -> str:
-    place = Path(folder)
+    import psycopg
+
+    place, diary = Path(folder), Diary(Path(folder), lease.token)
+    # Asked for now, since an orphan can't ask Airflow any more.
+    warehouse = BaseHook.get_connection("warehouse")
     note = {
         "pid": os.getpid(),
         "supervisor": os.getppid(),
         "token": lease.token,
         "generation": lease.generation,
         "run_key": lease.run_key,
-        "at": time.monotonic(),
     }
+    diary.beat()
     partial = place / f"{lease.token}.new"
     partial.write_text(json.dumps(note))
     partial.rename(place / f"{lease.token}.started")
     while not (place / "go").exists():
-        time.sleep(0.05)
-    (place / f"{lease.token}.finished").write_text(str(time.monotonic()))
+        diary.beat()
+        time.sleep(BEAT)
+    address = {"host": warehouse.host, "port": warehouse.port, "user": warehouse.login, "dbname": warehouse.schema}
+    with psycopg.connect(**address) as connection, lease.transaction(connection) as tx:
+        tx.execute(
+            "INSERT INTO effects VALUES (%(job)s, %(run_key)s, %(token)s)",
+            {"job": lease.job_name, "run_key": lease.run_key, "token": lease.token},
+        )
+    diary.beat()
+    (place / f"{lease.token}.finished").touch()
     return f"done with token {lease.token}"
 
 
@@ -55,18 +73,80 @@ def guarded_once() -> None:
 
 
 @dag(schedule=None, start_date=START, catchup=False)
+def guarded_with_timeout() -> None:
+    work.override(execution_timeout=TIMEOUT)("{{ dag_run.conf['folder'] }}")
+
+
+@exclusive_task(job_name="{{ dag_run.conf['job'] }}", **QUICK)
+def let_a_fork_work(folder: str, lease: Any) -> None:
+    """The work is done by a fork that doesn't listen, and to which nothing leads but its memory."""
+    if os.fork() == 0:
+        os.setsid()
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        try:
+            meet(folder, lease)
+        finally:
+            os._exit(0)
+    os.wait()
+
+
+@dag(schedule=None, start_date=START, catchup=False)
+def guarded_fork_with_timeout() -> None:
+    let_a_fork_work.override(task_id="work", execution_timeout=TIMEOUT)("{{ dag_run.conf['folder'] }}")
+
+
+@exclusive_task(job_name="{{ dag_run.conf['job'] }}", **QUICK)
+def use_all_memory_once(folder: str, lease: Any) -> str:
+    if lease.token == 1:
+        Diary(Path(folder), lease.token).beat()
+        used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+        resource.setrlimit(resource.RLIMIT_AS, (used + 64 * MEGABYTE, resource.RLIM_INFINITY))
+        hog = []
+        while True:
+            hog.append(bytearray(MEGABYTE))
+    return meet(folder, lease)
+
+
+@dag(schedule=None, start_date=START, catchup=False)
+def guarded_without_memory() -> None:
+    use_all_memory_once.override(task_id="work")("{{ dag_run.conf['folder'] }}")
+
+
+@dag(schedule=None, start_date=START, catchup=False)
+def guarded_on_small_disk() -> None:
+    work.override(postgres_conn_id="small_disk")("{{ dag_run.conf['folder'] }}")
+
+
+# Ignores SIGTERM, as many a script does without knowing.
+STUBBORN = (
+    "trap '' TERM; cd {{ dag_run.conf['folder'] }}; echo $$ > {{ lease.token }}.pid;"
+    " mv {{ lease.token }}.pid {{ lease.token }}.started;"
+    " beat() { cut -d' ' -f1 /proc/uptime >> {{ lease.token }}.beats; };"
+    " beat; while [ ! -e go ]; do sleep 0.1; beat; done"
+)
+
+
+@dag(schedule=None, start_date=START, catchup=False)
 def guarded_bash() -> None:
-    # Ignores SIGTERM, as many a script does without knowing.
+    ExclusiveBashOperator(task_id="work", job_name="{{ dag_run.conf['job'] }}", bash_command=STUBBORN, **QUICK)
+
+
+@dag(schedule=None, start_date=START, catchup=False)
+def guarded_bash_with_timeout() -> None:
     ExclusiveBashOperator(
         task_id="work",
         job_name="{{ dag_run.conf['job'] }}",
-        bash_command="trap '' TERM; cd {{ dag_run.conf['folder'] }}; echo $$ > {{ lease.token }}.pid;"
-        " mv {{ lease.token }}.pid {{ lease.token }}.started;"
-        " while [ ! -e go ]; do date +%s.%N > {{ lease.token }}.alive; sleep 0.1; done",
+        bash_command=STUBBORN,
+        execution_timeout=TIMEOUT,
         **QUICK,
     )
 
 
 guarded()
 guarded_once()
+guarded_with_timeout()
+guarded_fork_with_timeout()
+guarded_without_memory()
+guarded_on_small_disk()
 guarded_bash()
+guarded_bash_with_timeout()

@@ -1,0 +1,173 @@
+"""What Airflow does to tasks by itself, or is told to do by a person: no job of ours ever works twice at a time."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator
+from typing import Any
+
+import psutil
+import psycopg
+import pytest
+
+from deploy.embedded.airflow import AirflowDeployment
+from deploy.embedded.process import kill_all
+from deploy.embedded.stack import METADATA, Stack
+from tests.acceptance.conftest import PATIENCE, Meeting, Meetings, works
+from tests.support.jobs import freeze, thaw
+from tests.support.waiting import eventually
+
+_STALE_AFTER = 5
+_HASTY = {
+    "AIRFLOW__SCHEDULER__SCHEDULER_HEALTH_CHECK_THRESHOLD": str(_STALE_AFTER),
+    "AIRFLOW__SCHEDULER__ORPHANED_TASKS_CHECK_INTERVAL": "1",
+    "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT": "120",
+}
+"""A scheduler that gives up on another, or on itself, within seconds instead of minutes."""
+
+_LOOKS = "Adopting or resetting orphaned tasks"
+_FOUND = "Marked 1 SchedulerJob instances as failed"
+
+
+@pytest.fixture(scope="module")
+def hasty_scheduler(airflow_stack: Stack) -> Iterator[AirflowDeployment]:
+    """The stack with such a scheduler, until the end of this module's tests."""
+    airflow = airflow_stack.airflow
+    airflow.kill("scheduler", family=True)
+    airflow.start("scheduler", env=_HASTY)
+    airflow.wait_ready()
+    yield airflow
+    airflow.kill("scheduler", family=True)
+    airflow.start("scheduler")
+    airflow.wait_ready()
+
+
+def test_sigterm_of_the_supervisor_ends_the_work_before_the_next_attempt(meetings: Meetings) -> None:
+    case = meetings.run("guarded")
+    first = case.note()
+
+    os.kill(first["supervisor"], signal.SIGTERM)
+    case.note(2)
+
+    assert not works(first["pid"])
+    case.go()
+    case.wait_for("success")
+    assert case.tries() == ["failed", "success"]
+    case.assert_in_order("failed", "success")
+
+
+@pytest.mark.parametrize("state", ["failed", "success"])
+def test_marking_a_running_task_ends_its_work(meetings: Meetings, state: str) -> None:
+    case = meetings.run("guarded")
+    first = case.note()
+
+    case.api.mark(case.dag_id, case.run_id, "work", state)
+    eventually(lambda: not works(first["pid"]), timeout=PATIENCE)
+    case.api.wait_for_run(case.dag_id, case.run_id, timeout=PATIENCE)
+
+    assert case.tries() == [state], "what the person said stays"
+    case.assert_in_order("failed")
+    assert case.effects() == []
+
+
+@pytest.mark.parametrize("what", ["guarded", "guarded_bash", "guarded_fork"])
+def test_execution_timeout_ends_the_work_before_the_next_attempt(meetings: Meetings, what: str) -> None:
+    case = meetings.run(f"{what}_with_timeout")
+    case.started(2)
+    case.go()
+    case.wait_for("success")
+
+    assert case.tries() == ["failed", "success"]
+    case.assert_in_order("failed", "success", effects=0 if what == "guarded_bash" else 1)
+
+
+def test_a_task_without_memory_fails_and_is_tried_again(meetings: Meetings) -> None:
+    case = meetings.run("guarded_without_memory")
+    case.go()
+    case.wait_for("success")
+
+    assert case.tries() == ["failed", "success"]
+    assert "MemoryError" in str(case.guard.history(case.job)[-1].error)
+    case.assert_in_order("failed", "success")
+
+
+def test_a_restarted_scheduler_does_not_start_a_running_task_twice(
+    meetings: Meetings, hasty_scheduler: AirflowDeployment, airflow_stack: Stack
+) -> None:
+    case = meetings.run("guarded")
+    first = case.note()
+    freeze(first["supervisor"])  # it won't hear for a while that Airflow has given up on its task
+    left_behind = hasty_scheduler.daemons["scheduler"].family()
+
+    try:
+        _kill_outside_of_a_transaction(hasty_scheduler, airflow_stack)
+        hasty_scheduler.start("scheduler", env=_HASTY)
+        _second_waits_for_first(case, first)
+        case.assert_in_order("failed", "success")
+    finally:
+        kill_all(left_behind)
+
+
+def test_a_scheduler_that_stood_still_does_not_start_its_own_task_twice(
+    meetings: Meetings, hasty_scheduler: AirflowDeployment, airflow_stack: Stack
+) -> None:
+    case = meetings.run("guarded")
+    first = case.note()
+    freeze(first["supervisor"])
+
+    while not _reset_by_a_pause(hasty_scheduler, airflow_stack.postgres.dsn(METADATA)):
+        pass  # awake again, it had sent a heartbeat before it looked for dead schedulers
+    _second_waits_for_first(case, first)
+    case.assert_in_order("failed", "success")
+
+
+def _second_waits_for_first(case: Meeting, first: dict[str, Any]) -> None:
+    """Airflow has begun a second try, which works as soon as the first has really ended, and not before."""
+    eventually(lambda: case.asked_for_log(2).count("own attempt"), timeout=PATIENCE)
+    assert works(first["pid"])
+    assert len(case.started()) == 1
+    thaw(first["supervisor"])
+    case.note(2)
+    assert not works(first["pid"])
+    case.go()
+    case.wait_for("success")
+    assert case.tries() == ["failed", "success"]
+
+
+def _kill_outside_of_a_transaction(airflow: AirflowDeployment, stack: Stack) -> None:
+    """The executor's workers share the scheduler's connection to its database: while they live, so would its locks."""
+    scheduler = psutil.Process(airflow.daemons["scheduler"].pid)
+    with psycopg.connect(stack.postgres.dsn(METADATA), autocommit=True) as metadata:
+        while True:
+            freeze(scheduler.pid)
+            ports = [own.laddr.port for own in scheduler.net_connections() if own.status == psutil.CONN_ESTABLISHED]
+            query = "SELECT count(*) FROM pg_stat_activity WHERE client_port = ANY(%s) AND state <> 'idle'"
+            if metadata.execute(query, [ports]).fetchone() == (0,):
+                break
+            thaw(scheduler.pid)
+    airflow.kill("scheduler")
+
+
+def _reset_by_a_pause(airflow: AirflowDeployment, metadata: str) -> bool:
+    """Stop the scheduler until it looks dead; whether it then takes its own job for that of a dead one."""
+    scheduler, log = airflow.daemons["scheduler"], airflow.log("scheduler")
+    freeze(scheduler.pid)
+    seen = len(log.read_text())
+    try:
+        with psycopg.connect(metadata, autocommit=True) as connection:
+            eventually(lambda: _silent_for(connection) > _STALE_AFTER, timeout=PATIENCE)
+    finally:
+        thaw(scheduler.pid)
+    # By its second look it has said what it found at the first.
+    said = eventually(
+        lambda: text if _FOUND in (text := log.read_text()[seen:]) or text.count(_LOOKS) > 1 else "", timeout=PATIENCE
+    )
+    return _FOUND in said
+
+
+def _silent_for(metadata: psycopg.Connection) -> float:
+    """Seconds since the last heartbeat of any scheduler."""
+    query = "SELECT extract(epoch FROM now() - max(latest_heartbeat))::float8 FROM job WHERE job_type = 'SchedulerJob'"
+    (seconds,) = metadata.execute(query).fetchone() or [0.0]
+    return float(seconds)

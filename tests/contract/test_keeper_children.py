@@ -1,0 +1,225 @@
+"""What the keeper does about all that a job may start, about C code that lets nobody in, and without /proc."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from airflow_exclusive.core.admission import Busy
+from airflow_exclusive.guard import JobGuard
+from airflow_exclusive.keeper.page import Entry, Page
+from airflow_exclusive.keeper.started import end_started
+from airflow_exclusive.keeper.watched_job import WatchedJob
+from tests.support.children import CHECKOUT
+from tests.support.jobs import alive, freeze
+from tests.support.ledger import JOB, NEXT_TICK, TICK
+from tests.support.parent_job import CHILDREN
+from tests.support.waiting import eventually, stays
+
+TTL = 6.0
+
+Start = Callable[..., "subprocess.Popen[str]"]
+
+
+@pytest.fixture
+def guard(redis_url: str, database: str) -> Iterator[JobGuard]:
+    with JobGuard(redis=redis_url, postgres=database) as made:
+        yield made
+
+
+@pytest.fixture
+def start(redis_url: str, database: str, tmp_path: Path) -> Iterator[Start]:
+    """Start a job with such children and wait until it is admitted and they work; nothing of it is left at the end."""
+    jobs: list[subprocess.Popen[str]] = []
+
+    def begin(
+        *children: str, name: str = JOB, hold_the_gil: float = 0, prefix: tuple[str, ...] = (), **settings: Any
+    ) -> Any:
+        (tmp_path / name).mkdir()
+        order = {
+            "redis": redis_url,
+            "postgres": database,
+            "job": name,
+            "run_key": TICK,
+            "folder": str(tmp_path / name),
+            "children": children,
+            "hold_the_gil": hold_the_gil,
+            "settings": {"ttl": TTL, **settings},
+        }
+        job = subprocess.Popen(
+            [*prefix, sys.executable, "-m", "tests.support.parent_job", json.dumps(order)],
+            stdout=subprocess.PIPE,
+            text=True,
+            env={**os.environ, "PYTHONPATH": f"{CHECKOUT}{os.pathsep}{CHECKOUT / 'plugins'}"},
+            start_new_session=True,
+        )
+        jobs.append(job)
+        assert job.stdout is not None
+        assert job.stdout.readline() == "admitted\n"
+        return job
+
+    yield begin
+    for job in jobs:
+        job.kill()
+        job.wait()
+        assert job.stdout is not None
+        job.stdout.close()
+    for file in tmp_path.glob("*/*"):
+        with suppress(ProcessLookupError):
+            os.kill(int(file.read_text()), signal.SIGKILL)
+
+
+def outcomes(guard: JobGuard) -> list[str]:
+    return [run.outcome for run in reversed(guard.history(JOB))]
+
+
+def run_next_tick(guard: JobGuard) -> None:
+    with guard.hold(JOB, run_key=NEXT_TICK):
+        pass
+
+
+def heartbeat(guard: JobGuard) -> float:
+    """How long after its start the attempt was last renewed, in seconds."""
+    (status,) = guard.status(JOB)
+    assert status.started_at
+    assert status.heartbeat_at
+    return (status.heartbeat_at - status.started_at).total_seconds()
+
+
+def pids(folder: Path) -> dict[str, int]:
+    """Kind -> pid of the children, once all of them work."""
+    eventually(lambda: all((folder / kind).exists() for kind in CHILDREN), timeout=30)
+    return {kind: int((folder / kind).read_text()) for kind in CHILDREN}
+
+
+def still_there(children: dict[str, int]) -> list[str]:
+    return [kind for kind, pid in children.items() if alive(pid)]
+
+
+def test_nothing_that_a_killed_job_started_works_on(start: Start, guard: JobGuard, tmp_path: Path) -> None:
+    job = start(*CHILDREN, ttl=60)
+    children = pids(tmp_path / JOB)
+    assert still_there(children) == list(CHILDREN)
+
+    os.kill(job.pid, signal.SIGKILL)
+    eventually(lambda: outcomes(guard) == ["failed"])
+
+    assert still_there(children) == [], "none of them outlived the attempt"
+    run_next_tick(guard)
+
+
+def test_nothing_that_a_frozen_job_started_works_on_when_its_lease_lapses(
+    start: Start, guard: JobGuard, tmp_path: Path
+) -> None:
+    job = start(*CHILDREN, ttl=3)
+    children = pids(tmp_path / JOB)
+
+    freeze(job.pid)
+    eventually(lambda: outcomes(guard) == ["failed"])
+
+    assert still_there(children) == []
+    assert job.wait(5) == -signal.SIGKILL
+    run_next_tick(guard)
+
+
+def test_the_children_of_another_job_are_left_alone(start: Start, guard: JobGuard, tmp_path: Path) -> None:
+    job, other = start(*CHILDREN, ttl=60), start(*CHILDREN, name="other", ttl=60)
+    children, others = pids(tmp_path / JOB), pids(tmp_path / "other")
+
+    os.kill(job.pid, signal.SIGKILL)
+    eventually(lambda: outcomes(guard) == ["failed"])
+
+    assert still_there(children) == []
+    assert still_there(others) == list(CHILDREN)
+    assert other.poll() is None
+
+
+def test_c_code_that_holds_the_gil_for_15_s_keeps_its_lease_of_6_s(start: Start, guard: JobGuard) -> None:
+    job = start(hold_the_gil=15)
+
+    assert stays(lambda: isinstance(guard.peek(JOB, run_key=NEXT_TICK), Busy), 12, every=0.5)
+
+    assert job.stdout is not None
+    assert float(job.stdout.readline()) >= 15, "no other thread got the GIL meanwhile"
+    assert job.wait(10) == 0
+    assert outcomes(guard) == ["success"]
+
+
+@pytest.fixture
+def hidden_proc() -> tuple[str, ...]:
+    """A command that hides /proc from the one after it, as some containers do."""
+    hide = ["sh", "-c", 'mount -t tmpfs none /proc && exec "$@"', "sh"]
+    for unshare in (["unshare", "--mount"], ["unshare", "--mount", "--map-root-user"]):
+        seen = subprocess.run([*unshare, *hide, "ls", "/proc"], capture_output=True, text=True, check=False)
+        if seen.returncode == 0 and not seen.stdout:
+            return (*unshare, *hide)
+    pytest.skip("nobody here may hide /proc from a process")
+
+
+def test_a_job_without_proc_is_kept_and_its_death_is_noticed(
+    start: Start, guard: JobGuard, hidden_proc: tuple[str, ...]
+) -> None:
+    job = start(prefix=hidden_proc, ttl=2)
+    eventually(lambda: heartbeat(guard) > 3)
+    assert isinstance(guard.peek(JOB, run_key=NEXT_TICK), Busy)
+
+    os.kill(job.pid, signal.SIGKILL)
+    eventually(lambda: outcomes(guard) == ["failed"], 2)
+    run_next_tick(guard)
+
+
+@pytest.fixture
+def page() -> Iterator[Page]:
+    made = Page.create(Entry(confirmed=0.0))
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def blind(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither /proc nor pidfd_open tell anything."""
+
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError("not here")
+
+    monkeypatch.setattr(os, "pidfd_open", refuse)
+    for reading in ("read_text", "open", "readlink"):
+        monkeypatch.setattr(Path, reading, refuse)
+    monkeypatch.setattr(psutil, "process_iter", refuse)
+
+
+def test_the_parents_death_is_seen_even_where_nothing_else_can_be(blind: None, page: Page) -> None:
+    read, write = os.pipe()
+    parent = os.fork()
+    if parent == 0:
+        parent = os.getpid()
+        if os.fork() == 0:
+            try:
+                job = WatchedJob(parent, "owner", page.descriptor)
+                before = (job.descriptor, job.dead, job.stopped)
+                os.kill(parent, signal.SIGKILL)
+                while not job.dead:
+                    time.sleep(0.01)
+                os.write(write, json.dumps([*before, job.kill(within=1.0)]).encode())
+            finally:
+                os._exit(0)
+        signal.pause()
+    os.waitpid(parent, 0)
+    os.close(write)
+    with os.fdopen(read) as answer:
+        assert json.loads(answer.read()) == [None, False, False, True]
+
+
+def test_ending_what_a_job_started_is_no_error_where_nothing_can_be_seen(blind: None) -> None:
+    end_started("owner", within=0.1)
