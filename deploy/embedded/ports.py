@@ -9,6 +9,7 @@ from collections.abc import Iterable
 LOOPBACK = "127.0.0.1"
 # Below the range from which outgoing connections get theirs: a server that is down for a moment finds its port free.
 _RANGE = range(20_000, 30_000)
+_given: set[int] = set()
 
 
 def is_free(port: int) -> bool:
@@ -22,9 +23,10 @@ def is_free(port: int) -> bool:
 
 
 def free_port(preferred: Iterable[int] = ()) -> int:
-    """The first of `preferred` that is free, or any other free port."""
-    picks = random.sample(_RANGE, 200)  # a port, no secret
+    """The first of `preferred` that is free, or any other free port, a new one with every call."""
+    picks = [port for port in random.sample(_RANGE, 400) if port not in _given]
     for port in [*preferred, *picks]:
         if is_free(port):
+            _given.add(port)
             return port
     raise RuntimeError(f"no free port on {LOOPBACK}")

@@ -36,7 +36,7 @@ class RedisCluster:
             server.client.execute_command("CLUSTER", "ADDSLOTSRANGE", share * n, last)
             server.client.execute_command("CLUSTER", "SET-CONFIG-EPOCH", n + 1)
             if n:
-                first.execute_command("CLUSTER", "MEET", LOOPBACK, server.port, server.port + 10000)
+                first.execute_command("CLUSTER", "MEET", LOOPBACK, server.port, server.setting("cluster-port"))
         self.wait()
         return self
 
@@ -58,6 +58,7 @@ class RedisCluster:
     def _settings() -> dict[str, object]:
         return {
             "port": free_port(),
+            "cluster-port": free_port(),  # the default is in the range of outgoing connections
             "cluster-enabled": "yes",
             "cluster-node-timeout": 2000,
             "cluster-announce-ip": LOOPBACK,

@@ -159,6 +159,9 @@ class SystemRedis:
         wait_until(self._listens, timeout=20, what="Redis' first answer", daemons=[self.daemon])
         return self
 
+    def setting(self, name: str) -> Any:
+        return self._given[name]
+
     def kill(self) -> None:
         if self.daemon is not None:
             self.daemon.kill()
