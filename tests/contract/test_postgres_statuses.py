@@ -427,7 +427,7 @@ def test_the_indexes_let_nobody_run_twice_whatever_the_statements_do(
     with pytest.raises(psycopg.errors.UniqueViolation, match="one_success"):
         connection.execute(copy, [1, "x"])
     connection.execute("UPDATE exclusive.scheduled_job_run SET outcome = 'failed'")
-    with pytest.raises(psycopg.errors.UniqueViolation, match="by_token"):
+    with pytest.raises(psycopg.errors.UniqueViolation, match="_pkey"):
         connection.execute(copy, [0, "x"])
     with pytest.raises(psycopg.errors.UniqueViolation, match="owner"):
         connection.execute(copy, [1, ""])

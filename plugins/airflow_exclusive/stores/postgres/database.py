@@ -83,7 +83,7 @@ class Database:
             cursor.execute(text.encode(), params)
             while cursor.nextset():
                 pass
-            return cursor.fetchall() if cursor.description else []
+            return cursor.fetchall() if cursor.rownumber is not None else []
 
     def _connected(self) -> psycopg.Connection[Any]:
         import psycopg

@@ -1,23 +1,34 @@
-"""Retention: forgetting what is old, a little at a time."""
+"""Retention: forgetting what is old, a little at a time: few locks, so that jobs go on meanwhile."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import datetime
+from typing import Any
 
 from airflow_exclusive.stores.postgres.database import Database
 
 BATCH = 5000
 
-_OF_KIND = {"status": ("purge_runs", "purge_refusals"), "effects": ("purge_effects",)}
+_OF_KIND: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
+    "status": {"purge_runs": {"job_name": "", "fencing_token": 0}, "purge_refusals": {"id": 0}},
+    "effects": {"purge_effects": {"job_name": "", "run_key": "", "generation": 0, "step": ""}},
+}
+"""Kind of table -> its statements, and the key from which each begins."""
 
 
 def purge(database: Database, kind: str, before: datetime, *, batch: int = BATCH) -> dict[str, int]:
     """Delete what is older than `before` and give the rows deleted by each statement. `kind` as in `schema.upgrade`."""
-    return {name.removeprefix("purge_"): _repeat(database, name, before, batch) for name in _OF_KIND[kind]}
+    return {
+        name.removeprefix("purge_"): _repeat(database, name, start, {"before": before, "batch": batch})
+        for name, start in _OF_KIND[kind].items()
+    }
 
 
-def _repeat(database: Database, name: str, before: datetime, batch: int) -> int:
-    deleted = 0
-    while rows := len(database.run(name, {"before": before, "batch": batch})):
-        deleted += rows
+def _repeat(database: Database, name: str, start: Mapping[str, Any], params: Mapping[str, Any]) -> int:
+    """Batch after batch, each from the last key of the one before: none reads again what the others left."""
+    deleted, key = 0, dict(start)
+    while rows := database.run(name, {**params, **key}):
+        key = rows[0]
+        deleted += key.pop("deleted")
     return deleted

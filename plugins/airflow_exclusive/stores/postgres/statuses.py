@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import fields
-from datetime import datetime
+from datetime import datetime, timezone
 from typing import Any
 
 from airflow_exclusive.core.admission import Attempt, Claim, Verdict, decide
@@ -84,8 +84,8 @@ def _claimed(request: Request, row: dict[str, Any]) -> Attempt:
         owner=request.owner,
         node_id=request.node_id,
         outcome="running",
-        started_at=row["started_at"],
-        lease_expires_at=row["lease_expires_at"],
+        started_at=datetime.fromtimestamp(row["started_at"], timezone.utc),
+        lease_expires_at=datetime.fromtimestamp(row["lease_expires_at"], timezone.utc),
         source=request.source,
     )
 

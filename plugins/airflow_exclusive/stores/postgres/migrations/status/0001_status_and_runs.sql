@@ -1,7 +1,8 @@
 -- The status table (the tutorial's four columns first), the ledger of attempts, and who was refused.
+-- Keys are compared byte by byte: an index in a language's order breaks when an upgrade of the system changes that order.
 
 CREATE TABLE {schema}.scheduled_job_status (
-    job_name         text PRIMARY KEY,
+    job_name         text COLLATE "C" PRIMARY KEY,
     last_run_at      timestamptz,
     status           text CHECK (status IN ('success', 'failed', 'running')),
     node_id          text,
@@ -22,13 +23,12 @@ COMMENT ON COLUMN {schema}.scheduled_job_status.fencing_token IS 'Grows with eve
 COMMENT ON COLUMN {schema}.scheduled_job_status.hold_until IS 'Nobody is admitted before (hold_at_least)';
 
 CREATE TABLE {schema}.scheduled_job_run (
-    id               bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
-    job_name         text NOT NULL,
-    run_key          text NOT NULL,
+    job_name         text COLLATE "C" NOT NULL,
+    run_key          text COLLATE "C" NOT NULL,
     generation       integer NOT NULL,
     attempt          integer NOT NULL,
     fencing_token    bigint NOT NULL,
-    owner            text NOT NULL UNIQUE,
+    owner            text COLLATE "C" NOT NULL UNIQUE,
     node_id          text NOT NULL,
     outcome          text NOT NULL
                      CHECK (outcome IN ('running', 'success', 'failed', 'taken_over', 'released')),
@@ -44,7 +44,8 @@ CREATE TABLE {schema}.scheduled_job_run (
     task_id          text NOT NULL DEFAULT '',
     map_index        integer NOT NULL DEFAULT -1,
     try_number       integer NOT NULL DEFAULT 0,
-    confirmed_try    integer
+    confirmed_try    integer,
+    PRIMARY KEY (job_name, fencing_token)
 );
 
 COMMENT ON TABLE {schema}.scheduled_job_run IS 'One row per attempt, never overwritten once it has ended';
@@ -58,15 +59,14 @@ CREATE UNIQUE INDEX scheduled_job_run_one_running ON {schema}.scheduled_job_run 
 CREATE UNIQUE INDEX scheduled_job_run_one_success ON {schema}.scheduled_job_run (job_name, run_key, generation)
     WHERE outcome = 'success';
 CREATE INDEX scheduled_job_run_by_tick ON {schema}.scheduled_job_run (job_name, run_key, generation, attempt);
-CREATE UNIQUE INDEX scheduled_job_run_by_token ON {schema}.scheduled_job_run (job_name, fencing_token);
 
 CREATE TABLE {schema}.scheduled_job_refusal (
     id               bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
-    job_name         text NOT NULL,
-    run_key          text NOT NULL,
+    job_name         text COLLATE "C" NOT NULL,
+    run_key          text COLLATE "C" NOT NULL,
     reason           text NOT NULL CHECK (reason IN ('busy', 'done', 'stale')),
     node_id          text NOT NULL,
-    owner            text NOT NULL,
+    owner            text COLLATE "C" NOT NULL,
     refused_at       timestamptz NOT NULL,
     detail           text NOT NULL,
     deployment       text NOT NULL DEFAULT '',
