@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -131,6 +133,20 @@ def test_a_killed_keeper_is_replaced_and_the_lease_goes_on(job: Any, guard: JobG
     eventually(lambda: runner.tell("keeper") != runner.keeper)
     eventually(lambda: heartbeat(guard) > 1.2 * TTL)
     assert runner.tell("finish") == "success"
+
+
+def test_a_job_without_standard_error_gives_its_keeper_nothing_to_write_into(redis_url: str, database: str) -> None:
+    """Else what the keeper says would go into whatever file or connection came to be number 2."""
+    script = (
+        "import os, time; from airflow_exclusive import JobGuard\n"
+        f"with JobGuard(redis={redis_url!r}, postgres={database!r}).hold('job') as lease:\n"
+        "    while not lease._keeper._page.read().ready: time.sleep(0.01)\n"
+        "    print(os.readlink(f'/proc/{lease._keeper.pid}/fd/2'), lease._keeper._page.descriptor)"
+    )
+    command = ["/bin/sh", "-c", 'exec "$0" -c "$1" 2>&-', sys.executable, script]
+    told = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, timeout=60).stdout.split()
+    assert told[0] == "/dev/null"
+    assert int(told[1]) > 2
 
 
 def test_a_forked_child_that_ends_does_not_end_the_lease(job: Any, guard: JobGuard) -> None:

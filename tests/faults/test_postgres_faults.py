@@ -14,7 +14,7 @@ import psycopg
 import pytest
 
 from airflow_exclusive.core.admission import Admitted, Busy, Claim
-from airflow_exclusive.core.errors import LeaseLost
+from airflow_exclusive.core.errors import LeaseLost, StoreUnavailable
 from airflow_exclusive.core.lease import Lease
 from airflow_exclusive.guard import JobGuard
 from airflow_exclusive.node import clock
@@ -91,6 +91,38 @@ def test_who_asks_or_ends_while_the_server_is_away_does_so_when_it_is_back(
         breakable_postgres.start()
         ending.join(30)
     assert truth.outcomes() == ["success"]
+    truth.check_free()
+
+
+@contextmanager
+def frozen(server: OddPostgres) -> Iterator[None]:
+    """Everything of the server stopped; its machine goes on acknowledging what is sent."""
+    assert server.daemon is not None
+    family = server.daemon.family()
+    for process in family:
+        process.suspend()
+    try:
+        yield
+    finally:
+        for process in family:
+            process.resume()
+
+
+def test_a_frozen_server_is_not_waited_for_beyond_the_limit(
+    node: Node, truth: Truth, breakable_postgres: OddPostgres, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("airflow_exclusive.guard._ANSWER_WITHIN", 1.0)
+    with JobGuard(redis=node.redis, postgres=node.postgres) as guard:
+        guard.status(JOB)  # the connection is open when the server freezes
+        monkeypatch.setattr(guard.statuses.database, "_retry_for", 0.5)
+        with frozen(breakable_postgres), pytest.raises(StoreUnavailable, match="no answer within 1 s"):
+            guard.admit(JOB, run_key=TICK, settings=settings())
+        eventually(lambda: truth.lock() is None)  # given back, so that nobody waits for the ttl
+        # what was asked before the freeze may have been answered to nobody: such a claim lapses
+        admission = guard.admit(JOB, run_key=TICK, wait=30, settings=settings())
+        assert isinstance(admission, Admitted)
+        admission.lease.finish()
+    assert truth.outcomes()[-1] == "success"
     truth.check_free()
 
 

@@ -8,6 +8,7 @@ import pytest
 import redis
 
 from airflow_exclusive.keeper.gate import Gate
+from airflow_exclusive.stores.redis.checks import check
 from airflow_exclusive.stores.redis.locks import RedisLocks
 from airflow_exclusive.stores.redis.scripts import lock_key, wake_key
 from tests.contract.test_redis_locks import (  # noqa: F401
@@ -84,6 +85,17 @@ def test_a_run_with_renewals_survives_a_restart_of_its_master(
     node.run()
     assert (node.errors, node.ran) == ([], [1])
     truth.check_done_once()
+
+
+def test_doctor_looks_at_each_master(cluster: RedisCluster, redis_url: str) -> None:
+    server = cluster.servers[1]
+    server.client.config_set("maxmemory-policy", "allkeys-lru")
+    try:
+        findings = list(check(RedisLocks(redis_url)))
+    finally:
+        server.client.config_set("maxmemory-policy", "noeviction")
+    assert {found.subject for found in findings} == {f"Redis 127.0.0.1:{server.port}" for server in cluster.servers}
+    assert [found.subject for found in findings if found.level == "warning"] == [f"Redis 127.0.0.1:{server.port}"]
 
 
 def test_the_keeper_finds_its_way_without_the_first_node(cluster: RedisCluster) -> None:

@@ -219,7 +219,9 @@ def test_a_command_that_cannot_start_is_a_failure_that_locks_nobody_out(cli: Cli
     assert done.returncode == status
     assert f"can't start '{command}'" in done.stderr
     assert "Traceback" not in done.stderr
-    assert cli.outcomes() == ["failed"]
+    (attempt,) = cli.attempts()
+    assert attempt.outcome == "failed"
+    assert f"can't start '{command}'" in attempt.error
     assert cli.locks() == []
 
 

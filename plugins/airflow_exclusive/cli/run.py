@@ -59,28 +59,26 @@ def run_guarded(
     if not isinstance(admission, Admitted):
         return 0 if isinstance(admission, AlreadyDone) else BUSY
     lease = admission.lease
-    status = _run(lease, command)
-    why = lease.lost
     try:
-        lease.finish("success" if status == 0 and not why else "failed", _error(status, why))
+        status = _run(lease, command)
+        error = f"exit status {status}" if status else None
+    except OSError as cause:
+        status = _NOT_FOUND if isinstance(cause, FileNotFoundError) else _CANNOT_START
+        error = f"can't start {command[0]!r}: {cause.strerror}"
+        _say(error)
+    why = lease.lost
+    if why:
+        error = f"the lease was lost: {why}"
+    try:
+        lease.finish("failed" if error else "success", error)
     except LeaseLost as lost:
         _say(str(lost))
         return LOST
     return LOST if why else status
 
 
-def _error(status: int, why: str) -> str | None:
-    if why:
-        return f"the lease was lost: {why}"
-    return f"exit status {status}" if status else None
-
-
 def _run(lease: Lease, command: Sequence[str]) -> int:
-    try:
-        process = subprocess.Popen(command, env={**os.environ, **lease.environment}, start_new_session=True)
-    except OSError as error:
-        _say(f"can't start {command[0]!r}: {error.strerror}")
-        return _NOT_FOUND if isinstance(error, FileNotFoundError) else _CANNOT_START
+    process = subprocess.Popen(command, env={**os.environ, **lease.environment}, start_new_session=True)
     with _signals_forwarded(process, lease):
         status = process.wait()
     if lease.lost:

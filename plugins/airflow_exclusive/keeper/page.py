@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import mmap
 import os
 import struct
@@ -12,6 +13,7 @@ from dataclasses import dataclass
 _LAYOUT = struct.Struct("=dd?480s")
 _CHECKSUM = struct.Struct("=I")
 _COPY = _LAYOUT.size + _CHECKSUM.size
+_AFTER_STANDARD_STREAMS = 3
 
 
 @dataclass(frozen=True)
@@ -35,7 +37,7 @@ class Page:
     def create(cls, entry: Entry) -> Page:
         with tempfile.TemporaryFile() as file:
             file.truncate(2 * _COPY)
-            page = cls(os.dup(file.fileno()))
+            page = cls(fcntl.fcntl(file.fileno(), fcntl.F_DUPFD_CLOEXEC, _AFTER_STANDARD_STREAMS))
         page.write(entry)
         return page
 

@@ -30,6 +30,7 @@ _CLOSE_WITHIN = 1.0
 
 
 def main() -> NoReturn:
+    _fill_standard_error()
     page = Page(int(sys.argv[2]))
     order = Order.from_json(_first_line(sys.stdin.fileno()))
     for ignored in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
@@ -139,7 +140,9 @@ class KeeperProcess:
             self._say("something of the job doesn't die: the lease is left to lapse")
             return
         retry_for = max(_CLOSE_WITHIN, self.window.kill_at - clock())
-        database = Database(self.order.postgres, schema=self.order.schema, retry_for=retry_for)
+        database = Database(
+            self.order.postgres, schema=self.order.schema, retry_for=retry_for, answer_within=self.order.ttl
+        )
         try:
             database.run("finish", {**self._identity(), "outcome": "failed", "error": error, "hold_at_least": 0.0})
             self._gate.wait(_STOP_WAITS)  # a renewal that came after the release would lock the job again
@@ -205,6 +208,14 @@ class KeeperProcess:
         name = f"{self.order.job_name} {self.order.run_key} token {self.order.fencing_token}"
         with suppress(OSError):
             os.write(2, f"{stamp} keeper of {name}: {text}\n".encode())
+
+
+def _fill_standard_error() -> None:
+    """Where the job has none, the next file or connection would become number 2, and get what the keeper says."""
+    try:
+        os.fstat(2)
+    except OSError:
+        os.open(os.devnull, os.O_WRONLY)
 
 
 def _first_line(descriptor: int) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import threading
 import time
@@ -16,13 +17,6 @@ from airflow_exclusive.stores.redacted import redacted
 if TYPE_CHECKING:
     import psycopg
 
-_KEEPALIVES: dict[str, Any] = {
-    "keepalives_idle": 5,
-    "keepalives_interval": 2,
-    "keepalives_count": 3,
-    "tcp_user_timeout": 15000,
-}
-
 # A refused login has no SQLSTATE in libpq's report, only its text. What isn't known here counts as unavailable.
 _NO_LOGIN = re.compile(
     r"FATAL: .*(password authentication failed|no pg_hba\.conf entry|(role|database|user) \".*\" does not exist"
@@ -35,18 +29,25 @@ class Database:
     """Runs the statements of `sql/` in autocommit mode, each file as one message and one transaction.
 
     retry_for: seconds for which a statement whose connection broke is sent again (they are all safe to send twice).
+    answer_within: seconds until a connection with no answer counts as broken.
     connect_timeout: seconds.
     """
 
     def __init__(
-        self, dsn: str, *, schema: str = DEFAULT_SCHEMA, retry_for: float = 10.0, connect_timeout: int = 5
+        self,
+        dsn: str,
+        *,
+        schema: str = DEFAULT_SCHEMA,
+        retry_for: float = 10.0,
+        answer_within: float = math.inf,
+        connect_timeout: int = 5,
     ) -> None:
         if not isinstance(dsn, str) or not (dsn.startswith(("postgresql://", "postgres://")) or "=" in dsn):
             raise InvalidSetting(
                 "postgres", redacted(str(dsn)), "must be a postgresql:// URL or a libpq connection string"
             )
         self.dsn, self.schema = dsn, check_schema(schema)
-        self._retry_for, self._connect_timeout = retry_for, connect_timeout
+        self._retry_for, self._answer_within, self._connect_timeout = retry_for, answer_within, connect_timeout
         self._connection: psycopg.Connection[Any] | None = None
         self._lock = threading.Lock()
 
@@ -86,16 +87,11 @@ class Database:
             return cursor.fetchall() if cursor.rownumber is not None else []
 
     def _connected(self) -> psycopg.Connection[Any]:
-        import psycopg
+        from airflow_exclusive.stores.postgres.connection import connect
 
         if self._connection is None or self._connection.closed:
-            self._connection = psycopg.connect(
-                self.dsn,
-                autocommit=True,
-                prepare_threshold=None,
-                connect_timeout=self._connect_timeout,
-                application_name="airflow-exclusive",
-                **_KEEPALIVES,
+            self._connection = connect(
+                self.dsn, connect_timeout=self._connect_timeout, answer_within=self._answer_within
             )
         return self._connection
 

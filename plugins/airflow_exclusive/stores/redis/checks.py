@@ -25,45 +25,54 @@ def check(locks: RedisLocks) -> Iterator[Finding]:
     except ExclusiveError as error:
         yield Finding("error", "Redis", str(error), "start it, correct the address, or let the user run scripts")
         return
-    client = locks.client
-    info = _told(client.info) or {}
-    name = "Valkey" if "valkey_version" in info else "Redis"
-    version = info.get("valkey_version") or info.get("redis_version")
-    yield Finding("ok", "Redis", f"{name} {version or 'of unknown version'}; scripts run")
-    yield from _check_eviction(client)
-    yield from _check_persistence(info)
-    yield from _check_replicas(info)
-    yield from _check_clock(client)
+    for subject, server in _servers(locks.client):
+        info = _told(server.info) or {}
+        name = "Valkey" if "valkey_version" in info else "Redis"
+        version = info.get("valkey_version") or info.get("redis_version")
+        yield Finding("ok", subject, f"{name} {version or 'of unknown version'}; scripts run")
+        yield from _check_eviction(subject, server)
+        yield from _check_persistence(subject, info)
+        yield from _check_replicas(subject, info)
+        yield from _check_clock(subject, server)
 
 
-def _check_eviction(client: redis.Redis) -> Iterator[Finding]:
-    policy = (_told(lambda: client.config_get("maxmemory-policy")) or {}).get("maxmemory-policy")
+def _servers(client: Any) -> Iterator[tuple[str, redis.Redis]]:
+    """The server, or each primary of a cluster, and what to call it."""
+    if not hasattr(client, "get_primaries"):
+        yield "Redis", client
+        return
+    for node in client.get_primaries():
+        yield f"Redis {node.host}:{node.port}", client.get_redis_connection(node)
+
+
+def _check_eviction(subject: str, server: redis.Redis) -> Iterator[Finding]:
+    policy = (_told(lambda: server.config_get("maxmemory-policy")) or {}).get("maxmemory-policy")
     if policy is None:
-        yield Finding("note", "Redis", "doesn't tell its eviction policy", "make sure that it is noeviction")
+        yield Finding("note", subject, "doesn't tell its eviction policy", "make sure that it is noeviction")
     elif policy != "noeviction":
         text = f"evicts keys when memory is full ({policy}): locks would vanish, and Postgres alone would refuse"
-        yield Finding("warning", "Redis", text, "set maxmemory-policy noeviction")
+        yield Finding("warning", subject, text, "set maxmemory-policy noeviction")
 
 
-def _check_persistence(info: dict[str, Any]) -> Iterator[Finding]:
+def _check_persistence(subject: str, info: dict[str, Any]) -> Iterator[Finding]:
     if info and not info.get("aof_enabled") and not info.get("rdb_last_save_time"):
         text = "keeps nothing on disk: after a restart the locks of running jobs come back with their next renewals"
-        yield Finding("note", "Redis", text)
+        yield Finding("note", subject, text)
 
 
-def _check_replicas(info: dict[str, Any]) -> Iterator[Finding]:
+def _check_replicas(subject: str, info: dict[str, Any]) -> Iterator[Finding]:
     if info.get("role") == "slave":
-        yield Finding("error", "Redis", "is a replica: it can't be written to", "name the primary, or Sentinel")
+        yield Finding("error", subject, "is a replica: it can't be written to", "name the primary, or Sentinel")
     for key, replica in info.items():
         if key.startswith("slave") and isinstance(replica, dict) and int(replica.get("lag", 0)) > _LAG:
             text = f"replica {replica.get('ip')}:{replica.get('port')} lags {replica['lag']} s: a failover loses locks"
-            yield Finding("warning", "Redis", text, "no job runs twice for it; look after the replica")
+            yield Finding("warning", subject, text, "no job runs twice for it; look after the replica")
 
 
-def _check_clock(client: redis.Redis) -> Iterator[Finding]:
-    told = _told(client.time)
+def _check_clock(subject: str, server: redis.Redis) -> Iterator[Finding]:
+    told = _told(server.time)
     if told and abs(skew := told[0] + told[1] / 1e6 - time.time()) > _SKEW:
-        yield Finding("note", "Redis", f"its clock is {skew:+.1f} s from this node's; nothing goes by it")
+        yield Finding("note", subject, f"its clock is {skew:+.1f} s from this node's; nothing goes by it")
 
 
 def _told(question: Any) -> Any:

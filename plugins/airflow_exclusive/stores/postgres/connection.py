@@ -1,0 +1,56 @@
+"""The driver's connection, with a limit to how long it waits for an answer."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Generator
+from typing import Any
+
+import psycopg
+
+_KEEPALIVES: dict[str, Any] = {
+    "keepalives_idle": 5,
+    "keepalives_interval": 2,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 15000,
+}
+
+
+class ImpatientConnection(psycopg.Connection[Any]):
+    """Raises `OperationalError` when a statement isn't answered within `answer_within` seconds.
+
+    The system's own limits don't see a server that is frozen: its machine goes on acknowledging what is sent.
+    """
+
+    answer_within = math.inf
+
+    def wait(self, gen: Generator[Any, Any, Any], *args: Any, **kwargs: Any) -> Any:
+        return super().wait(_limited(gen, self.answer_within), *args, **kwargs)
+
+
+def connect(dsn: str, *, connect_timeout: int, answer_within: float) -> ImpatientConnection:
+    connection = ImpatientConnection.connect(
+        dsn,
+        autocommit=True,
+        prepare_threshold=None,
+        connect_timeout=connect_timeout,
+        application_name="airflow-exclusive",
+        **_KEEPALIVES,
+    )
+    connection.answer_within = answer_within
+    return connection
+
+
+def _limited(gen: Generator[Any, Any, Any], seconds: float) -> Generator[Any, Any, Any]:
+    """The driver's generator: it yields what it waits for, and is sent what is ready, every now and then nothing."""
+    deadline = time.monotonic() + seconds
+    try:
+        wanted = next(gen)
+        while True:
+            ready = yield wanted
+            if not ready and time.monotonic() > deadline:
+                raise psycopg.OperationalError(f"no answer within {seconds:g} s")
+            wanted = gen.send(ready)
+    except StopIteration as end:
+        return end.value
