@@ -83,9 +83,9 @@ class FakeLocks:
     freed_by_wait: int | None = None
     waits: list[float] = field(default_factory=list)
 
-    def acquire(self, job_name: str, owner: str, ttl: float) -> LockAnswer:
+    def acquire(self, job_name: str, owner: str, ttl: float, ticket: str = "") -> LockAnswer:
         self._say("acquire")
-        if self.holder in (None, owner):
+        if self.holder in (None, owner, ticket or None):
             self.holder = owner
             return LockAnswer(True, owner, ttl)
         assert self.holder is not None

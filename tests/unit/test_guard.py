@@ -16,8 +16,8 @@ from airflow_exclusive.core.errors import (
     StoreMisconfigured,
     StoreUnavailable,
 )
-from airflow_exclusive.core.guard import IN_PASSING
 from airflow_exclusive.core.job import Source
+from airflow_exclusive.core.patience import IN_PASSING
 from airflow_exclusive.core.settings import LeaseSettings
 from tests.support.fakes import CLAIMED, TASK, TICK, World, attempt, busy, done, world
 

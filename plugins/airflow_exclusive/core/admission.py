@@ -82,13 +82,17 @@ class Admitted:
 
 @dataclass(frozen=True)
 class Busy:
-    """Somebody else has the job. `holder` is None while only the lock is known, `retry_after` is in seconds."""
+    """Somebody else has the job. `holder` is None while only the lock is known, `retry_after` is in seconds.
+
+    `wait_left`: for how many seconds it is worth asking again; 0 where this is the last word.
+    """
 
     job_name: str
     run_key: str
     holder: Attempt | None
     retry_after: float
     reason: str = "busy"
+    wait_left: float = 0.0
 
     def __str__(self) -> str:
         if self.holder is None:

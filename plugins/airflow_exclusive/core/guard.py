@@ -15,6 +15,7 @@ from airflow_exclusive.core.admission import Admitted, AlreadyDone, Attempt, Bus
 from airflow_exclusive.core.errors import InvalidSetting, NotAdmitted, StaleWrite, StoreUnavailable
 from airflow_exclusive.core.job import Request, Source, check_job_name, check_run_key
 from airflow_exclusive.core.lease import Effects, Identity, Lease, StepTransaction
+from airflow_exclusive.core.patience import IN_PASSING, Elsewhere, Patience
 from airflow_exclusive.core.ports import JobStatus, KeeperFactory, LockStore, Refusal, StatusStore
 from airflow_exclusive.core.settings import LeaseSettings, check_seconds
 
@@ -22,20 +23,13 @@ log = logging.getLogger(__name__)
 
 Admission = Admitted | Busy | AlreadyDone
 
-IN_PASSING = "locked by somebody whom Postgres doesn't know as its runner"
-"""Somebody is asking just now, or has just finished, or died in between. That is no reason to skip a tick, since only
-the truth says who runs: it passes in milliseconds, or with the ttl of the one who died."""
-
 _STALE_CLAIM = 0.5
 """Of the ttl: a claim whose answer comes later leaves its keeper no time to renew it."""
 
 _LATEST = 3
 """A lock can only be left by one of the last attempts: nobody but its owner gets past it."""
 
-_CONFIRMED_WITHIN = 10.0
 _POLL_CONFIRMATION = 0.5
-"""Airflow shows a success a moment before its task notes that in the ledger: a quick clear must not come in between."""
-
 _POLL_IN_PASSING = 0.1
 _POLL_AT_LEAST = 0.05
 _POLL_AT_MOST = 5.0
@@ -66,6 +60,7 @@ class Guard:
         rerun: bool = False,
         source: Source | None = None,
         settings: LeaseSettings | None = None,
+        elsewhere: Elsewhere | None = None,
     ) -> Admission:
         """Ask whether this process may run `run_key` of `job_name` now.
 
@@ -73,6 +68,8 @@ class Guard:
         ttl: seconds, short for `settings=LeaseSettings(ttl=…)`.
         wait: seconds to stand by while somebody else runs (`math.inf`: until the tick is done or its runner dead).
         rerun: run the tick again even if it is done, as a new generation.
+        elsewhere: don't stand by here for longer than a moment; where it is worth asking again, the answer is a
+            `Busy` whose `wait_left` says for how long.
 
         An earlier attempt of the same Airflow task instance is never "somebody else": it is waited for in any case.
         Raises `InvalidSetting`, `StoreUnavailable`, `StoreMisconfigured`.
@@ -82,13 +79,12 @@ class Guard:
             raise InvalidSetting("ttl", ttl, "is part of settings=LeaseSettings(…) already; give one of the two")
         settings = settings or LeaseSettings(ttl=ttl)
         request = self._request(job_name, run_key, source, rerun)
-        now = self.clock()
-        patience = _Patience(
-            request.source, others=now + wait, in_passing=now + settings.seconds, confirmation=now + _CONFIRMED_WITHIN
-        )
+        asked = self.clock()
+        began = asked - (elsewhere.waited if elsewhere else 0.0)
+        patience = Patience(request.source, began, wait, settings.seconds)
         announced = ""
         while True:
-            answer = self._ask(request, settings)
+            answer = self._ask(request, settings, elsewhere.ticket if elsewhere else "")
             if answer is None:
                 request = replace(request, owner=_new_owner())
                 continue
@@ -98,6 +94,8 @@ class Guard:
             if isinstance(answer, Busy):
                 left = patience.until(answer) - self.clock()
                 if left > 0:
+                    if elsewhere and patience.leaves(answer, asked, self.clock()):
+                        return replace(answer, wait_left=left)
                     if announced != (announced := str(answer.holder and answer.holder.owner)):
                         log.info("%s; waiting%s", answer, patience.reason(answer))
                     self._stand_by(answer, left)
@@ -168,10 +166,10 @@ class Guard:
         key = f"manual__{owner}" if run_key is None else check_run_key(run_key)
         return Request(check_job_name(job_name), key, owner, self.node_id, source or Source(), rerun)
 
-    def _ask(self, request: Request, settings: LeaseSettings) -> Admission | None:
+    def _ask(self, request: Request, settings: LeaseSettings, ticket: str) -> Admission | None:
         """One round of gate and truth. None: this owner's claim lapsed before its reply came, ask as a new one."""
         try:
-            lock = self.locks.acquire(request.job_name, request.owner, settings.seconds)
+            lock = self.locks.acquire(request.job_name, request.owner, settings.seconds, ticket)
         except StoreUnavailable:
             if settings.on_redis_down == "fail":
                 raise
@@ -257,34 +255,6 @@ class Guard:
         longest = _POLL_IN_PASSING if busy.reason == IN_PASSING else _POLL_AT_MOST
         pause = min(max(busy.retry_after, _POLL_AT_LEAST), longest, left)
         self.locks.wait_for_release(busy.job_name, pause)
-
-
-@dataclass(frozen=True)
-class _Patience:
-    """Until when, on the guard's clock, to stand by for whom."""
-
-    source: Source
-    others: float
-    in_passing: float
-    confirmation: float
-
-    def awaits_confirmation(self, done: AlreadyDone, now: float) -> bool:
-        """Whether a person cleared that very success, and only the note that Airflow had shown it is missing yet."""
-        cleared = 0 < done.run.source.try_number <= self.source.cleared_tries
-        return done.by_own_attempt and cleared and now < self.confirmation
-
-    def until(self, busy: Busy) -> float:
-        if self._own(busy):
-            return math.inf
-        if busy.reason == IN_PASSING:
-            return max(self.others, self.in_passing)
-        return self.others
-
-    def reason(self, busy: Busy) -> str:
-        return " for this task instance's own attempt" if self._own(busy) else ""
-
-    def _own(self, busy: Busy) -> bool:
-        return busy.holder is not None and self.source.same_task_instance(busy.holder.source)
 
 
 def _new_owner() -> str:

@@ -57,7 +57,9 @@ class Refusal:
 class LockStore(Protocol):
     """The gate: Redis. Raises `StoreUnavailable`."""
 
-    def acquire(self, job_name: str, owner: str, ttl: float) -> LockAnswer: ...
+    def acquire(self, job_name: str, owner: str, ttl: float, ticket: str = "") -> LockAnswer:
+        """Take the lock where it is free, the asker's own, or reserved under `ticket`: then it changes its owner."""
+        ...
 
     def release(self, job_name: str, owner: str, keep_for: float = 0.0) -> bool:
         """Give the lock back and wake a waiter; with `keep_for` seconds it only stops being renewed."""
@@ -101,6 +103,18 @@ class StatusStore(Protocol):
     def history(self, job_name: str, run_key: str | None, limit: int) -> Sequence[Attempt]: ...
 
     def refusals(self, job_name: str, run_key: str | None, limit: int) -> Sequence[Refusal]: ...
+
+
+class AsyncLocks(Protocol):
+    """What a waiter needs of the gate."""
+
+    async def acquire(self, job_name: str, owner: str, ttl: float) -> LockAnswer: ...
+
+
+class AsyncStatuses(Protocol):
+    """What a waiter needs of the truth."""
+
+    async def look(self, request: Request) -> Verdict: ...
 
 
 class Keeper(Protocol):

@@ -9,7 +9,10 @@ from typing import Any
 
 import psycopg
 
-_KEEPALIVES: dict[str, Any] = {
+_OPTIONS: dict[str, Any] = {
+    "autocommit": True,
+    "prepare_threshold": None,
+    "application_name": "airflow-exclusive",
     "keepalives_idle": 5,
     "keepalives_interval": 2,
     "keepalives_count": 3,
@@ -30,14 +33,22 @@ class ImpatientConnection(psycopg.Connection[Any]):
 
 
 def connect(dsn: str, *, connect_timeout: int, answer_within: float) -> ImpatientConnection:
-    connection = ImpatientConnection.connect(
-        dsn,
-        autocommit=True,
-        prepare_threshold=None,
-        connect_timeout=connect_timeout,
-        application_name="airflow-exclusive",
-        **_KEEPALIVES,
-    )
+    connection = ImpatientConnection.connect(dsn, connect_timeout=connect_timeout, **_OPTIONS)
+    connection.answer_within = answer_within
+    return connection
+
+
+class ImpatientAsyncConnection(psycopg.AsyncConnection[Any]):
+    """The same for an event loop."""
+
+    answer_within = math.inf
+
+    async def wait(self, gen: Generator[Any, Any, Any], *args: Any, **kwargs: Any) -> Any:
+        return await super().wait(_limited(gen, self.answer_within), *args, **kwargs)
+
+
+async def connect_async(dsn: str, *, connect_timeout: int, answer_within: float) -> ImpatientAsyncConnection:
+    connection = await ImpatientAsyncConnection.connect(dsn, connect_timeout=connect_timeout, **_OPTIONS)
     connection.answer_within = answer_within
     return connection
 

@@ -22,13 +22,13 @@ class PostgresStatuses:
         self.database, self.now = database, now
 
     def claim(self, request: Request, settings: LeaseSettings) -> Verdict:
-        rows = self._run("claim", **_params_of(request), ttl=settings.seconds, renew=settings.renew)
+        rows = self._run("claim", **params_of(request), ttl=settings.seconds, renew=settings.renew)
         if not rows or rows[0]["took_over"]:
             return self.look(request)  # who has it, did it, or had it
         return Claim(_claimed(request, rows[0]))
 
     def look(self, request: Request) -> Verdict:
-        (row,) = self._run("look", **_params_of(request))
+        (row,) = self._run("look", **params_of(request))
         return decide(request, row)
 
     def renew(self, claim: Claim, ttl: float) -> bool:
@@ -46,10 +46,10 @@ class PostgresStatuses:
         return recorded
 
     def refuse(self, request: Request, reason: str, detail: str) -> None:
-        self._run("refuse", **_params_of(request), reason=reason, detail=detail)
+        self._run("refuse", **params_of(request), reason=reason, detail=detail)
 
     def confirm(self, request: Request) -> None:
-        self._run("confirm", **_params_of(request))
+        self._run("confirm", **params_of(request))
 
     def release(self, job_name: str, reason: str) -> Attempt | None:
         rows = self._run("release", job_name=job_name, reason=reason)
@@ -70,7 +70,7 @@ class PostgresStatuses:
         return self.database.run(name, {"now": self.now, **params})
 
 
-def _params_of(request: Request) -> dict[str, Any]:
+def params_of(request: Request) -> dict[str, Any]:
     return {**vars(request), **vars(request.source)}
 
 

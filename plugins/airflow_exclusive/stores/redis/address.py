@@ -11,6 +11,7 @@ sentinels that want a login get it as `?sentinel_username=…&sentinel_password=
 from __future__ import annotations
 
 from dataclasses import dataclass
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 from urllib.parse import SplitResult, parse_qsl, unquote, urlencode, urlsplit
 
@@ -19,6 +20,7 @@ from airflow_exclusive.stores.redacted import redacted
 
 if TYPE_CHECKING:
     import redis
+    import redis.asyncio
 
 _PLAIN = ("redis", "rediss", "unix")
 _DEFAULT_PORT = {"sentinel": 26379, "cluster": 6379}
@@ -60,39 +62,45 @@ class Address:
 
     def connect(self, *, timeout: float, tries_again: int) -> redis.Redis:
         """A client, or for a cluster what can be used like one. A cluster is asked for its nodes at once."""
-        import redis
+        client: redis.Redis = self._client("redis", timeout, tries_again)
+        return client
+
+    def connect_async(self, *, timeout: float, tries_again: int) -> redis.asyncio.Redis:
+        """The same for an event loop."""
+        client: redis.asyncio.Redis = self._client("redis.asyncio", timeout, tries_again)
+        return client
+
+    def _client(self, package: str, timeout: float, tries_again: int) -> Any:
         from redis.backoff import ExponentialBackoff
-        from redis.cluster import ClusterNode, RedisCluster
-        from redis.retry import Retry
-        from redis.sentinel import Sentinel
+
+        def load(module: str) -> Any:
+            return import_module(f"{package}.{module}")
 
         common: dict[str, Any] = {
             "socket_timeout": timeout,
             "socket_connect_timeout": timeout,
             "socket_keepalive": True,
         }
-        retry = Retry(ExponentialBackoff(cap=0.5, base=0.05), tries_again)
+        new_retry = load("retry").Retry
+        retry = new_retry(ExponentialBackoff(cap=0.5, base=0.05), tries_again)
         if not self.kind:
-            return redis.Redis.from_url(self.server, retry=retry, **common)
-        options = {**self._options(), **common}
+            return load("client").Redis.from_url(self.server, retry=retry, **common)
+        options = {**self._options(load("connection")), **common}
         if self.kind == "cluster":
             del options["db"]
-            nodes = [ClusterNode(host, port) for host, port in self.nodes]  # type: ignore[no-untyped-call]
-            return RedisCluster(startup_nodes=nodes, retry=retry, **options)  # type: ignore[return-value]
+            nodes = [load("cluster").ClusterNode(host, port) for host, port in self.nodes]
+            return load("cluster").RedisCluster(startup_nodes=nodes, retry=retry, **options)
         login = {"username": None, "password": None, **dict(self.sentinel_login)}
         asking = {**{key: value for key, value in options.items() if key != "db"}, **login}
-        sentinels: Any = Sentinel(  # type: ignore[no-untyped-call]
-            list(self.nodes), sentinel_kwargs={**asking, "retry": Retry(ExponentialBackoff(), 0)}
+        sentinels = load("sentinel").Sentinel(
+            list(self.nodes), sentinel_kwargs={**asking, "retry": new_retry(ExponentialBackoff(), 0)}
         )
-        client: redis.Redis = sentinels.master_for(self.master, retry=retry, **options)
-        return client
+        return sentinels.master_for(self.master, retry=retry, **options)
 
-    def _options(self) -> dict[str, Any]:
-        from redis.connection import SSLConnection, parse_url
-
-        options = dict(parse_url(self.server))  # type: ignore[no-untyped-call]
+    def _options(self, connection: Any) -> dict[str, Any]:
+        options = dict(connection.parse_url(self.server))
         del options["host"]
-        if options.pop("connection_class", None) is SSLConnection:
+        if options.pop("connection_class", None) is connection.SSLConnection:
             options["ssl"] = True
         return options
 

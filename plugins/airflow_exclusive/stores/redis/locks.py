@@ -31,30 +31,30 @@ class RedisLocks:
         self._address = Address.parse(url)
         self._url, self._timeout = url, timeout
 
-    def acquire(self, job_name: str, owner: str, ttl: float) -> LockAnswer:
-        mine, holder, left_ms = self._call("acquire", [lock_key(job_name)], [owner, milliseconds(ttl)])
-        return LockAnswer(bool(mine), holder.decode(), max(0, left_ms) / 1000)
+    def acquire(self, job_name: str, owner: str, ttl: float, ticket: str = "") -> LockAnswer:
+        args = [owner, milliseconds(ttl), *([ticket] if ticket else [])]
+        return lock_answer(self._call("acquire", [lock_key(job_name)], args))
 
     def release(self, job_name: str, owner: str, keep_for: float = 0.0) -> bool:
         keep_ms = milliseconds(keep_for) if keep_for > 0 else 0
         return bool(self._call("release", [lock_key(job_name), wake_key(job_name)], [owner, keep_ms, WAKE_UP_LASTS_MS]))
 
     def break_lock(self, job_name: str) -> bool:
-        with self._errors_mapped():
+        with errors_mapped(self._url):
             return bool(self.client.delete(lock_key(job_name)))
 
     def wait_for_release(self, job_name: str, timeout: float) -> None:
         """Sleeps on the wake-up list; where the server doesn't answer, just sleeps."""
         until = time.monotonic() + timeout
         try:
-            with self._errors_mapped():
+            with errors_mapped(self._url):
                 # The reply must come before the socket's own timeout, or a wake-up would get lost.
                 self.client.blpop([wake_key(job_name)], timeout=min(timeout, self._timeout / 2))
         except StoreUnavailable:
             time.sleep(max(0.0, min(until - time.monotonic(), 1.0)))
 
     def ping(self) -> None:
-        with self._errors_mapped():
+        with errors_mapped(self._url):
             self.client.ping()
 
     def try_scripts(self) -> None:
@@ -76,18 +76,26 @@ class RedisLocks:
         return {name: self.client.register_script(lua(name)) for name in ("acquire", "release")}
 
     def _call(self, script: str, keys: list[str], args: list[Any]) -> Any:
-        with self._errors_mapped():
+        with errors_mapped(self._url):
             return self._scripts[script](keys=keys, args=args)
 
-    @contextmanager
-    def _errors_mapped(self) -> Iterator[None]:
-        import redis
 
-        try:
-            yield
-        except (redis.AuthenticationError, redis.exceptions.NoPermissionError) as error:
-            raise StoreMisconfigured(f"Redis at {redacted(self._url)} refuses the user: {error}") from error
-        except (redis.ConnectionError, redis.TimeoutError) as error:
-            raise StoreUnavailable(f"Redis at {redacted(self._url)} doesn't answer: {error}") from error
-        except (redis.RedisError, redis.exceptions.RedisClusterException) as error:
-            raise StoreUnavailable(f"Redis at {redacted(self._url)} can't serve the lock: {error}") from error
+def lock_answer(reply: Any) -> LockAnswer:
+    """What acquire.lua returned."""
+    mine, holder, left_ms = reply
+    return LockAnswer(bool(mine), holder.decode(), max(0, left_ms) / 1000)
+
+
+@contextmanager
+def errors_mapped(url: str) -> Iterator[None]:
+    """Driver errors as ours."""
+    import redis
+
+    try:
+        yield
+    except (redis.AuthenticationError, redis.exceptions.NoPermissionError) as error:
+        raise StoreMisconfigured(f"Redis at {redacted(url)} refuses the user: {error}") from error
+    except (redis.ConnectionError, redis.TimeoutError) as error:
+        raise StoreUnavailable(f"Redis at {redacted(url)} doesn't answer: {error}") from error
+    except (redis.RedisError, redis.exceptions.RedisClusterException) as error:
+        raise StoreUnavailable(f"Redis at {redacted(url)} can't serve the lock: {error}") from error

@@ -1,0 +1,66 @@
+"""Until when it is worth standing by, for whom."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from airflow_exclusive.core.admission import AlreadyDone, Busy
+from airflow_exclusive.core.job import Source
+
+IN_PASSING = "locked by somebody whom Postgres doesn't know as its runner"
+"""Somebody is asking just now, or has just finished, or died in between. That is no reason to skip a tick, since only
+the truth says who runs: it passes in milliseconds, or with the ttl of the one who died."""
+
+_CONFIRMED_WITHIN = 10.0
+"""Airflow shows a success a moment before its task notes that in the ledger: a quick clear must not come in between."""
+
+_A_MOMENT = 2.0
+"""Seconds: leaving and coming back takes longer than such a wait."""
+
+
+@dataclass(frozen=True)
+class Elsewhere:
+    """An asker that doesn't wait where it asks: it is sent away with what there is to wait for, and asks again.
+
+    waited: seconds since it asked for the first time.
+    ticket: what the lock was reserved under for this asker, empty where it wasn't.
+    """
+
+    waited: float = 0.0
+    ticket: str = ""
+
+
+@dataclass(frozen=True)
+class Patience:
+    """One asker's. All times are seconds, on the clock by which it `began` to ask.
+
+    wait: how long to stand by while a stranger runs; ttl: its own, and for how long locks in passing are waited for.
+    An earlier attempt of the same task instance is no stranger: it is waited for without end.
+    """
+
+    source: Source
+    began: float
+    wait: float
+    ttl: float
+
+    def until(self, busy: Busy) -> float:
+        if self._own(busy):
+            return math.inf
+        return self.began + (max(self.wait, self.ttl) if busy.reason == IN_PASSING else self.wait)
+
+    def leaves(self, busy: Busy, asked: float, now: float) -> bool:
+        """Whether who isn't to wait where it asks, and came there at `asked`, has to go."""
+        expected = 0.0 if busy.reason == IN_PASSING else busy.retry_after
+        return now + expected > asked + _A_MOMENT
+
+    def awaits_confirmation(self, done: AlreadyDone, now: float) -> bool:
+        """Whether a person cleared that very success, and only the note that Airflow had shown it is missing yet."""
+        cleared = 0 < done.run.source.try_number <= self.source.cleared_tries
+        return done.by_own_attempt and cleared and now < self.began + _CONFIRMED_WITHIN
+
+    def reason(self, busy: Busy) -> str:
+        return " for this task instance's own attempt" if self._own(busy) else ""
+
+    def _own(self, busy: Busy) -> bool:
+        return busy.holder is not None and self.source.same_task_instance(busy.holder.source)

@@ -1,0 +1,40 @@
+"""The gate for waiters that share an event loop: one connection for all of them."""
+
+from __future__ import annotations
+
+import asyncio
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+from airflow_exclusive.core.ports import LockAnswer
+from airflow_exclusive.stores.redis.address import Address
+from airflow_exclusive.stores.redis.locks import errors_mapped, lock_answer
+from airflow_exclusive.stores.redis.scripts import lock_key, lua, milliseconds
+
+if TYPE_CHECKING:
+    import redis.asyncio
+
+
+class AsyncRedisLocks:
+    """`AsyncLocks` at `url` (see `address.py`)."""
+
+    def __init__(self, url: str, *, timeout: float = 5.0) -> None:
+        self._address = Address.parse(url)
+        self._url, self._timeout = url, timeout
+        self._one_by_one = asyncio.Lock()
+
+    async def acquire(self, job_name: str, owner: str, ttl: float) -> LockAnswer:
+        async with self._one_by_one:
+            with errors_mapped(self._url):
+                asked = self._client.execute_command(  # type: ignore[no-untyped-call]
+                    "EVAL", lua("acquire"), 1, lock_key(job_name), owner, milliseconds(ttl)
+                )
+                return lock_answer(await asked)
+
+    async def close(self) -> None:
+        if "_client" in self.__dict__:
+            await self._client.aclose()
+
+    @cached_property
+    def _client(self) -> redis.asyncio.Redis:
+        return self._address.connect_async(timeout=self._timeout, tries_again=1)
