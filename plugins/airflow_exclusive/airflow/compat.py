@@ -1,6 +1,10 @@
-"""Every name of Airflow that the package uses, once."""
+"""Every name of Airflow that the package uses, once; those that only a trigger needs are in `compat_triggers.py`."""
 
 from __future__ import annotations
+
+from datetime import datetime
+from importlib import import_module
+from typing import Any
 
 from airflow.providers.common.compat.sdk import (
     AirflowException,
@@ -22,12 +26,17 @@ from airflow.providers.common.compat.sdk import (
 )
 from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_0_PLUS
 
+# The common name for it came later than the oldest provider that we work with.
+_exceptions = import_module("airflow.sdk.exceptions" if AIRFLOW_V_3_0_PLUS else "airflow.exceptions")
+AirflowRescheduleException: type[Exception] = _exceptions.AirflowRescheduleException
+
 __all__ = [
     "AIRFLOW_V_3_0_PLUS",
     "AirflowException",
     "AirflowFailException",
     "AirflowNotFoundException",
     "AirflowPlugin",
+    "AirflowRescheduleException",
     "AirflowSkipException",
     "BaseHook",
     "BaseOperator",
@@ -38,6 +47,26 @@ __all__ = [
     "TaskDecorator",
     "TaskDeferred",
     "conf",
+    "first_rescheduled_at",
     "hookimpl",
+    "reschedule_deps",
     "task_decorator_factory",
 ]
+
+
+def first_rescheduled_at(context: Context) -> datetime | None:
+    """When this try was first sent away to come back later; None where it wasn't."""
+    ti: Any = context["ti"]
+    if AIRFLOW_V_3_0_PLUS:
+        first: datetime | None = ti.get_first_reschedule_date(context)
+    else:
+        ask = import_module("airflow.sensors.base")._orig_start_date
+        first = ask(ti.dag_id, ti.task_id, ti.run_id, ti.map_index, ti.try_number)
+    return first
+
+
+def reschedule_deps() -> frozenset[Any]:
+    """What makes the scheduler wait until a task is to come back: Airflow 2 asks only tasks that say so."""
+    if AIRFLOW_V_3_0_PLUS:
+        return frozenset()
+    return frozenset({import_module("airflow.ti_deps.deps.ready_to_reschedule").ReadyToRescheduleDep()})

@@ -1,4 +1,4 @@
-"""The section `[exclusive]` of Airflow's configuration, read when it is needed."""
+"""The section `[exclusive]` of Airflow's configuration, and what of the rest concerns us, read when it is needed."""
 
 from __future__ import annotations
 
@@ -32,6 +32,17 @@ def deployment() -> str:
         return named
     address = conf.get("api" if AIRFLOW_V_3_0_PLUS else "webserver", "base_url", fallback="")
     return urlsplit(address).netloc or "airflow"
+
+
+def default_deferrable() -> bool:
+    """Whether operators that can are to wait in the triggerer."""
+    return bool(conf.getboolean("operators", "default_deferrable", fallback=False))
+
+
+def is_sequential() -> bool:
+    """Whether a task that runs stops the scheduler (Airflow 2 only)."""
+    executors = str(conf.get("core", "executor", fallback="") or "")
+    return executors.partition(",")[0].rpartition(".")[2].rpartition(":")[2].strip() == "SequentialExecutor"
 
 
 def _get(key: str, fallback: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 from urllib.parse import quote, urlencode
 
@@ -10,6 +11,8 @@ from airflow_exclusive.airflow.compat import AirflowNotFoundException, BaseHook,
 from airflow_exclusive.core.errors import InvalidSetting
 from airflow_exclusive.guard import JobGuard
 from airflow_exclusive.stores.redis.address import Address
+
+Extra = Mapping[str, Any]
 
 _TYPES = {"redis": ("redis", "rediss"), "postgres": ("postgres", "postgresql")}
 _REDIS_SSL = ("ssl_cert_reqs", "ssl_ca_certs", "ssl_certfile", "ssl_keyfile", "ssl_check_hostname")
@@ -35,15 +38,25 @@ _LIBPQ = (
 def open_guard(redis_conn_id: str | None, postgres_conn_id: str | None) -> JobGuard:
     """A guard on the two connections; the defaults come from `[exclusive]`. Raises `InvalidSetting`."""
     return JobGuard(
-        redis=redis_url(_connection("redis_conn_id", redis_conn_id or config.redis_conn_id(), "redis")),
-        postgres=postgres_dsn(
-            _connection("postgres_conn_id", postgres_conn_id or config.postgres_conn_id(), "postgres")
-        ),
+        redis=redis_url(_connection("redis", redis_conn_id or config.redis_conn_id())),
+        postgres=postgres_dsn(_connection("postgres", postgres_conn_id or config.postgres_conn_id())),
         schema=config.schema(),
     )
 
 
-def redis_url(connection: Connection) -> str:
+async def async_redis_url(conn_id: str) -> str:
+    """The gate's address, asked for in an event loop. Raises `InvalidSetting`."""
+    connection, extra = await _async_connection("redis", conn_id)
+    return redis_url(connection, extra)
+
+
+async def async_postgres_dsn(conn_id: str) -> str:
+    """The address of the status database, asked for in an event loop. Raises `InvalidSetting`."""
+    connection, extra = await _async_connection("postgres", conn_id)
+    return postgres_dsn(connection, extra)
+
+
+def redis_url(connection: Connection, extra: Extra | None = None) -> str:
     """The URL of a connection of type redis, with the extras that Airflow's Redis hook knows.
 
     >>> redis_url(Connection(conn_type="redis", host="h", extra='{"db": 2}'))   # doctest: +SKIP
@@ -53,7 +66,7 @@ def redis_url(connection: Connection) -> str:
     one of its nodes. `{"sentinels": "host:port,…", "master_name": "…"}`: what those Sentinels say is the master; the
     connection's login is for Redis, `sentinel_username` and `sentinel_password` for them.
     """
-    extra = connection.extra_dejson
+    extra = connection.extra_dejson if extra is None else extra
     kind = "+cluster" if _true(extra.get("cluster")) else "+sentinel" if extra.get("sentinels") else ""
     scheme = "rediss" if connection.conn_type == "rediss" or _true(extra.get("ssl")) else "redis"
     database = str(extra.get("db") or 0)
@@ -63,7 +76,7 @@ def redis_url(connection: Connection) -> str:
     if kind == "+sentinel":
         options |= {key: extra[key] for key in _SENTINEL_LOGIN if extra.get(key)}
     query = f"?{urlencode(options)}" if options else ""
-    url = f"{scheme}{kind}://{_login(connection)}{_gate(connection, kind)}/{database}{query}"
+    url = f"{scheme}{kind}://{_login(connection)}{_gate(connection, extra, kind)}/{database}{query}"
     try:
         Address.parse(url)
     except InvalidSetting as error:
@@ -71,9 +84,8 @@ def redis_url(connection: Connection) -> str:
     return url
 
 
-def _gate(connection: Connection, kind: str) -> str:
+def _gate(connection: Connection, extra: Extra, kind: str) -> str:
     """Hosts and ports, and for Sentinel the master's name."""
-    extra = connection.extra_dejson
     own = f"{_host(connection)}:{connection.port or 6379}"
     if not kind:
         return own
@@ -93,9 +105,10 @@ def _gate(connection: Connection, kind: str) -> str:
     return f"{hosts}/{quote(str(extra['master_name']), safe='')}"
 
 
-def postgres_dsn(connection: Connection) -> str:
+def postgres_dsn(connection: Connection, extra: Extra | None = None) -> str:
     """The URL of a connection of type postgres, with those of its extras that libpq knows."""
-    options = {key: connection.extra_dejson[key] for key in _LIBPQ if connection.extra_dejson.get(key) is not None}
+    extra = connection.extra_dejson if extra is None else extra
+    options = {key: extra[key] for key in _LIBPQ if extra.get(key) is not None}
     host = _host(connection)
     if host.startswith("/"):
         options, host = {"host": host, **options}, ""
@@ -104,14 +117,33 @@ def postgres_dsn(connection: Connection) -> str:
     return f"postgresql://{_login(connection)}{host}{port}/{quote(connection.schema or '', safe='')}{query}"
 
 
-def _connection(field: str, conn_id: str, kind: str) -> Connection:
+def _connection(kind: str, conn_id: str) -> Connection:
     try:
         connection = BaseHook.get_connection(conn_id)
     except AirflowNotFoundException as error:
-        cure = f"there is no such connection; create it, e.g. airflow connections add {conn_id} --conn-type {kind} …"
-        raise InvalidSetting(field, conn_id, cure) from error
+        raise _missing(kind, conn_id) from error
+    return _checked(kind, connection)
+
+
+async def _async_connection(kind: str, conn_id: str) -> tuple[Connection, Extra]:
+    from airflow_exclusive.airflow.compat_triggers import get_async_connection, get_async_extra_dejson
+
+    try:
+        connection = await get_async_connection(conn_id)
+    except AirflowNotFoundException as error:
+        raise _missing(kind, conn_id) from error
+    return _checked(kind, connection), await get_async_extra_dejson(connection)
+
+
+def _missing(kind: str, conn_id: str) -> InvalidSetting:
+    cure = f"there is no such connection; create it, e.g. airflow connections add {conn_id} --conn-type {kind} …"
+    return InvalidSetting(f"{kind}_conn_id", conn_id, cure)
+
+
+def _checked(kind: str, connection: Connection) -> Connection:
     if connection.conn_type not in _TYPES[kind]:
-        raise InvalidSetting(field, conn_id, f"is a connection of type {connection.conn_type!r}; it must be {kind!r}")
+        cure = f"is a connection of type {connection.conn_type!r}; it must be {kind!r}"
+        raise InvalidSetting(f"{kind}_conn_id", connection.conn_id, cure)
     return connection
 
 

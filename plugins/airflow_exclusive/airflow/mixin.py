@@ -5,21 +5,27 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from datetime import timedelta
 from functools import wraps
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
+from airflow_exclusive.airflow import config
+from airflow_exclusive.airflow.answers import as_xcom, refuse_shared_key
 from airflow_exclusive.airflow.asker import default_job_name, default_run_key, source_of
 from airflow_exclusive.airflow.compat import (
+    AIRFLOW_V_3_0_PLUS,
     AirflowException,
     AirflowFailException,
     AirflowSkipException,
     Context,
     TaskDeferred,
+    reschedule_deps,
 )
 from airflow_exclusive.airflow.early_checks import checked_unless_template
 from airflow_exclusive.airflow.late_fields import LeaseInTemplate, filled_in
 from airflow_exclusive.airflow.orphan import output_outlives_supervisor
+from airflow_exclusive.airflow.waiting import DEFAULT_INTERVAL, Waiter, WaitMode, chosen
 from airflow_exclusive.core.errors import ExclusiveError, InvalidSetting, LeaseLost, NotAdmitted
 from airflow_exclusive.core.job import Source, check_job_name, check_run_key
 from airflow_exclusive.core.settings import (
@@ -58,7 +64,10 @@ class ExclusiveMixin:
     redis_conn_id, postgres_conn_id: the two stores; default from `[exclusive]`.
     on_busy: somebody else has the job: "skip" the task, "wait" until the tick is done or its runner dead, or "fail".
     on_done: the tick has been done elsewhere: "skip" the task, count it as a "success", or "fail".
-    wait_timeout: give up waiting after this time (with on_busy="wait").
+    wait_timeout: give up waiting after this time (with on_busy="wait"), counted from when the try first asked.
+    wait_mode: where to wait, for others or for an earlier attempt of the same task instance: in the "worker"; "defer":
+        in the triggerer; "reschedule": nowhere, but ask again every `wait_interval`, or when the lease in the way
+        lapses. Left out: "defer" with `[operators] default_deferrable`, "reschedule" under the SequentialExecutor.
     lock_ttl, renew, expected_duration, max_run_time, hold_at_least, on_lease_lost, on_redis_down: see `LeaseSettings`.
 
     Durations are seconds or a timedelta. Raises `InvalidSetting` when the DAG is parsed.
@@ -75,6 +84,8 @@ class ExclusiveMixin:
         # Airflow applies default_args and checks arguments only in the `__init__` of an operator class of its own, so
         # that a class that merely inherits the one below needs a copy.
         super().__init_subclass__(**kwargs)
+        if deps := reschedule_deps():
+            cls.deps = cls.deps | deps  # type: ignore[attr-defined]
         if cls.__init__ is ExclusiveMixin.__init__:
 
             @wraps(ExclusiveMixin.__init__)
@@ -93,6 +104,8 @@ class ExclusiveMixin:
         on_busy: OnBusy = "skip",
         on_done: OnDone = "skip",
         wait_timeout: Seconds = None,
+        wait_mode: WaitMode | None = None,
+        wait_interval: Seconds = DEFAULT_INTERVAL,
         lock_ttl: Seconds = None,
         renew: bool = True,
         expected_duration: Seconds = None,
@@ -114,6 +127,8 @@ class ExclusiveMixin:
         if wait_timeout is not None and on_busy != "wait":
             raise InvalidSetting("wait_timeout", wait_timeout, "only counts with on_busy='wait': add that or remove it")
         self.wait_timeout = None if wait_timeout is None else check_seconds("wait_timeout", _seconds(wait_timeout))
+        self.wait_mode = chosen(wait_mode)
+        self.wait_interval = check_seconds("wait_interval", _seconds(wait_interval), least=1.0)
         self.lease_settings = LeaseSettings(
             ttl=_seconds(lock_ttl),
             renew=renew,
@@ -128,10 +143,11 @@ class ExclusiveMixin:
         if getattr(self, "mode", None) == "reschedule":
             raise InvalidSetting("mode", "reschedule", "an exclusive sensor gives up its lease then: set mode='poke'")
 
-    def execute(self, context: Context) -> Any:
+    def execute(self, context: Context, event: dict[str, Any] | None = None, **for_airflow: Any) -> Any:
+        """Also where a trigger's `event` comes back to. `for_airflow`: Airflow 2's sign that it calls this itself."""
         from airflow_exclusive.airflow.connections import open_guard
         from airflow_exclusive.airflow.listener import confirm_later
-        from airflow_exclusive.core.admission import Admitted
+        from airflow_exclusive.core.admission import Admitted, Busy
 
         job_name = check_job_name(default_job_name(context) if self.job_name is None else self.job_name)
         run_key = check_run_key(default_run_key(context) if self.run_key is None else self.run_key)
@@ -142,12 +158,23 @@ class ExclusiveMixin:
         try:
             patience = _FOREVER if self.wait_timeout is None else self.wait_timeout
             wait = patience if self.on_busy == "wait" else 0.0
-            answer = guard.admit(job_name, run_key=run_key, wait=wait, source=source, settings=self.lease_settings)
+            waiter = Waiter.back(self.wait_mode, context, event)
+            answer = guard.admit(
+                job_name,
+                run_key=run_key,
+                wait=wait,
+                source=source,
+                settings=self.lease_settings,
+                elsewhere=waiter.elsewhere,
+            )
             if isinstance(answer, Admitted):
-                result = self._run_with(answer, context)
+                result = self._run_with(answer, context, for_airflow)
+            elif isinstance(answer, Busy) and answer.wait_left:
+                self.log.info("%s; waiting (%s)", answer, self.wait_mode)  # type: ignore[attr-defined]
+                waiter.leave(answer, interval=self.wait_interval, asked=self._asked(job_name, run_key, source, wait))
             else:
                 self._tell(context, answer)
-                _refuse_shared_key(answer, source)
+                refuse_shared_key(answer, source)
                 self._turn_away(answer)
                 result = None
         except BaseException as error:
@@ -160,6 +187,32 @@ class ExclusiveMixin:
             self._executing = False
         confirm_later(guard, job_name, run_key, source)
         return result
+
+    def _asked(self, job_name: str, run_key: str, source: Source, wait: float) -> dict[str, Any]:
+        """The request, as arguments of `AdmissionTrigger`."""
+        return {
+            "job_name": job_name,
+            "run_key": run_key,
+            "source": asdict(source),
+            "wait": None if wait == _FOREVER else wait,
+            "ttl": self.lease_settings.seconds,
+            "on_redis_down": self.lease_settings.on_redis_down,
+            "redis_conn_id": self.redis_conn_id or config.redis_conn_id(),
+            "postgres_conn_id": self.postgres_conn_id or config.postgres_conn_id(),
+            "schema": config.schema(),
+        }
+
+    @property
+    def reschedule(self) -> bool:
+        """For the scheduler: the task may ask to be started again later. Not any more while it has the lease."""
+        if self.lease is not None:
+            return False
+        return self.wait_mode == "reschedule" or getattr(super(), "reschedule", False)
+
+    @classmethod
+    def get_serialized_fields(cls) -> Any:
+        fields = super().get_serialized_fields()  # type: ignore[misc]
+        return fields if AIRFLOW_V_3_0_PLUS else fields | {"reschedule"}
 
     def on_kill(self) -> None:
         """SIGTERM: from the keeper when the lease is lost, or from Airflow. Either way the work really ends.
@@ -184,7 +237,7 @@ class ExclusiveMixin:
 
         end_started(lease.owner, since=self._began, within=_CHILDREN_END_WITHIN)
 
-    def _run_with(self, admitted: Admitted, context: Context) -> Any:
+    def _run_with(self, admitted: Admitted, context: Context, for_airflow: dict[str, Any]) -> Any:
         from airflow_exclusive.keeper.started import began
 
         lease, self._began = admitted.lease, began()
@@ -192,7 +245,7 @@ class ExclusiveMixin:
             with lease, self._told_about(lease, context), output_outlives_supervisor():
                 self._tell(context, admitted)
                 try:
-                    return super().execute(context)  # type: ignore[misc]
+                    return super().execute(context, **for_airflow)  # type: ignore[misc]
                 except AirflowSkipException:
                     # The job itself decided that this tick has nothing to do: that is an answer, not a failure.
                     lease.finish("success")
@@ -232,7 +285,7 @@ class ExclusiveMixin:
     def _tell(self, context: Context, answer: Admitted | Busy | AlreadyDone) -> None:
         self.log.info("%s", answer)  # type: ignore[attr-defined]
         if getattr(self, "do_xcom_push", True):
-            context["ti"].xcom_push(key=XCOM_KEY, value=_as_xcom(answer))
+            context["ti"].xcom_push(key=XCOM_KEY, value=as_xcom(answer))
 
     def _turn_away(self, answer: Busy | AlreadyDone) -> None:
         """End the task by its policy; return where that means success."""
@@ -258,41 +311,3 @@ class ExclusiveMixin:
 
 def _seconds(value: Seconds) -> float | None:
     return value.total_seconds() if isinstance(value, timedelta) else value
-
-
-def _refuse_shared_key(answer: Busy | AlreadyDone, source: Source) -> None:
-    """Mapped instances that share job and tick would silently leave all but one undone."""
-    from airflow_exclusive.core.admission import Busy
-
-    other = answer.holder if isinstance(answer, Busy) else answer.run
-    if other is None or other.source.map_index == source.map_index:
-        return
-    asked = answer.run_key if isinstance(answer, Busy) else other.run_key
-    siblings = (other.source.deployment, other.source.dag_id, other.source.run_id, other.source.task_id)
-    if other.run_key == asked and siblings == (source.deployment, source.dag_id, source.run_id, source.task_id):
-        raise InvalidSetting(
-            "job_name",
-            other.job_name,
-            f"mapped instances {other.source.map_index} and {source.map_index} of {source.task_id} share it and the"
-            " tick, so only one of them would run: put {{ ti.map_index }} or the mapped value into job_name or run_key",
-        )
-
-
-def _as_xcom(answer: Admitted | Busy | AlreadyDone) -> dict[str, Any]:
-    from airflow_exclusive.core.admission import Admitted, Busy
-
-    told: dict[str, Any] = {"why": str(answer)}
-    if isinstance(answer, Admitted):
-        lease = answer.lease
-        told |= {"decision": "admitted", "job_name": lease.job_name, "run_key": lease.run_key, "token": lease.token}
-        told |= {"generation": lease.generation, "attempt": lease.attempt, "owner": lease.owner}
-        told["took_over_from"] = answer.took_over.node_id if answer.took_over else None
-        return told
-    run = answer.holder if isinstance(answer, Busy) else answer.run
-    told["decision"] = "busy" if isinstance(answer, Busy) else "already_done"
-    if run is not None:
-        told |= {"job_name": run.job_name, "run_key": run.run_key, "token": run.fencing_token, "node_id": run.node_id}
-        told |= {"since": run.started_at.isoformat(), "by": str(run.source)}
-        until = run.lease_expires_at or run.finished_at
-        told["until"] = until.isoformat() if until else None
-    return told

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
+from airflow_exclusive.airflow import config
 from airflow_exclusive.airflow.asker import default_run_key, source_of
 from airflow_exclusive.airflow.compat import (
     AirflowFailException,
@@ -12,6 +15,7 @@ from airflow_exclusive.airflow.compat import (
     Context,
 )
 from airflow_exclusive.airflow.early_checks import checked_unless_template
+from airflow_exclusive.core.errors import ExclusiveError
 from airflow_exclusive.core.job import check_job_name, check_run_key
 from airflow_exclusive.core.settings import OnDone, check_choice
 
@@ -20,7 +24,10 @@ if TYPE_CHECKING:
 
 
 class _JobSensor(BaseSensorOperator):
+    """`deferrable`: wait in the triggerer; default `[operators] default_deferrable`."""
+
     template_fields = ("job_name", "run_key")
+    _free = False
 
     def __init__(
         self,
@@ -29,6 +36,7 @@ class _JobSensor(BaseSensorOperator):
         run_key: str | None = None,
         redis_conn_id: str | None = None,
         postgres_conn_id: str | None = None,
+        deferrable: bool | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -36,49 +44,89 @@ class _JobSensor(BaseSensorOperator):
         self.run_key = run_key if run_key is None else checked_unless_template(check_run_key, run_key)
         self.redis_conn_id = redis_conn_id
         self.postgres_conn_id = postgres_conn_id
+        self.deferrable = config.default_deferrable() if deferrable is None else deferrable
+
+    def execute(self, context: Context) -> Any:
+        if not self.deferrable:
+            return super().execute(context)
+        try:
+            seen = self.poke(context)
+        except AirflowFailException as error:
+            if self.soft_fail or self.never_fail:
+                raise AirflowSkipException(str(error)) from error
+            raise
+        if not seen:
+            from airflow_exclusive.airflow.triggers import TickTrigger
+
+            trigger = TickTrigger(
+                job_name=self.job_name,
+                run_key=self._key(context),
+                source=asdict(source_of(context)),
+                postgres_conn_id=self.postgres_conn_id or config.postgres_conn_id(),
+                schema=config.schema(),
+                free=self._free,
+                poke_interval=max(self.poke_interval, 0.1),
+            )
+            timeout = timedelta(seconds=self.timeout)
+            self.defer(trigger=trigger, method_name="execute_complete", timeout=timeout)
+        return None
+
+    def execute_complete(self, context: Context, event: dict[str, Any]) -> None:  # noqa: ARG002
+        """What the trigger has seen."""
+        self.log.info("%s", event["why"])
+        if event["outcome"] == "error":
+            raise ExclusiveError(f"can't wait in the triggerer: {event['why']}")
+        if event["outcome"] == "done":
+            self._finish(event["why"])
+
+    def poke(self, context: Context) -> bool:
+        from airflow_exclusive.core.admission import AlreadyDone
+
+        seen = self._peek(context)
+        if isinstance(seen, AlreadyDone):
+            self._finish(str(seen))
+            return True
+        return self._free and seen is None
+
+    def _finish(self, why: str) -> None:
+        """The tick is done: end the task, or return where that is a success."""
 
     def _peek(self, context: Context) -> Busy | AlreadyDone | None:
         from airflow_exclusive.airflow.connections import open_guard
 
-        run_key = check_run_key(default_run_key(context) if self.run_key is None else self.run_key)
+        run_key = self._key(context)
         with open_guard(self.redis_conn_id, self.postgres_conn_id) as guard:
             seen = guard.peek(check_job_name(self.job_name), run_key=run_key, source=source_of(context))
         self.log.info("%s", seen or f"{self.job_name} {run_key}: nobody runs it and it isn't done")
         return seen
 
+    def _key(self, context: Context) -> str:
+        return check_run_key(default_run_key(context) if self.run_key is None else self.run_key)
+
 
 class JobAdmissionSensor(_JobSensor):
     """Waits until the job would be admitted: nobody runs it and the tick isn't done.
 
-    job_name, run_key: templated; the tick of the DAG run by default. `mode="poke"` or `"reschedule"`.
+    job_name, run_key: templated; the tick of the DAG run by default. `mode="poke"` or `"reschedule"`, or `deferrable`.
     on_done: when the tick is already done there is nothing to wait for: "skip" the task, "success" or "fail".
     """
+
+    _free = True
 
     def __init__(self, *, on_done: OnDone = "skip", **kwargs: Any) -> None:
         super().__init__(**kwargs)
         check_choice("on_done", on_done, OnDone)
         self.on_done = on_done
 
-    def poke(self, context: Context) -> bool:
-        from airflow_exclusive.core.admission import AlreadyDone
-
-        seen = self._peek(context)
-        if not isinstance(seen, AlreadyDone):
-            return seen is None
+    def _finish(self, why: str) -> None:
         if self.on_done == "skip":
-            raise AirflowSkipException(str(seen))
+            raise AirflowSkipException(why)
         if self.on_done == "fail":
-            raise AirflowFailException(str(seen))
-        return True
+            raise AirflowFailException(why)
 
 
 class JobStatusSensor(_JobSensor):
     """Waits until a tick of a job has succeeded, in whichever deployment, by cron or by hand.
 
-    job_name, run_key: templated; the tick of the DAG run by default. `mode="poke"` or `"reschedule"`.
+    job_name, run_key: templated; the tick of the DAG run by default. `mode="poke"` or `"reschedule"`, or `deferrable`.
     """
-
-    def poke(self, context: Context) -> bool:
-        from airflow_exclusive.core.admission import AlreadyDone
-
-        return isinstance(self._peek(context), AlreadyDone)

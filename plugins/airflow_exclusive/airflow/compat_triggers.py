@@ -1,0 +1,8 @@
+"""The names of Airflow that only a trigger needs: DAG files that are parsed don't load them."""
+
+from __future__ import annotations
+
+from airflow.providers.common.compat.connection import get_async_connection, get_async_extra_dejson
+from airflow.triggers.base import BaseTrigger, TriggerEvent
+
+__all__ = ["BaseTrigger", "TriggerEvent", "get_async_connection", "get_async_extra_dejson"]

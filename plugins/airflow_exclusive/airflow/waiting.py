@@ -1,0 +1,94 @@
+"""Where a task waits for its admission: in the worker, or away from it.
+
+    worker      `guard.admit` stands by; the worker is taken meanwhile
+    reschedule  the task leaves, and Airflow starts it again after a while
+    defer       the task leaves, and `AdmissionTrigger` wakes it when it is its turn
+
+Who has left asks again from the beginning when it comes back, and may have to leave once more.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+import uuid
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta, timezone
+from typing import TYPE_CHECKING, Any, Literal, NoReturn
+
+from airflow_exclusive.airflow import config
+from airflow_exclusive.airflow.compat import AirflowRescheduleException, Context, TaskDeferred, first_rescheduled_at
+from airflow_exclusive.core.errors import ExclusiveError
+from airflow_exclusive.core.patience import Elsewhere
+from airflow_exclusive.core.settings import check_choice
+
+if TYPE_CHECKING:
+    from airflow_exclusive.core.admission import Busy
+
+WaitMode = Literal["worker", "reschedule", "defer"]
+
+DEFAULT_INTERVAL = 30.0
+_AT_LEAST = 1.0
+_GRACE = timedelta(minutes=1)
+"""The trigger ends in time by itself; this much later Airflow ends it, should no triggerer be there."""
+
+
+def chosen(wait_mode: WaitMode | None) -> WaitMode:
+    """The mode in force. Left out: what suits the deployment."""
+    if wait_mode is None:
+        if config.default_deferrable():
+            return "defer"
+        return "reschedule" if config.is_sequential() else "worker"
+    check_choice("wait_mode", wait_mode, WaitMode)
+    if wait_mode == "worker" and config.is_sequential():
+        warnings.warn(
+            "wait_mode='worker': under the SequentialExecutor the whole scheduler waits along; leave it out",
+            UserWarning,
+            stacklevel=5,
+        )
+    return wait_mode
+
+
+@dataclass(frozen=True)
+class Waiter:
+    """One try of a task, over all its comings and goings.
+
+    began: when it asked for the first time, as seconds since the epoch. `trouble`: why the trigger can't wait for it.
+    """
+
+    mode: WaitMode
+    began: float
+    ticket: str
+    trouble: str = ""
+
+    @classmethod
+    def back(cls, mode: WaitMode, context: Context, event: Mapping[str, Any] | None) -> Waiter:
+        """Who asks now: somebody new, or somebody who comes back, with the trigger's event or without."""
+        if event is not None:
+            trouble = event["why"] if event["outcome"] == "error" else ""
+            return cls(mode, event["began"], event["ticket"], trouble)
+        first = first_rescheduled_at(context) if mode == "reschedule" else None
+        return cls(mode, first.timestamp() if first else time.time(), uuid.uuid4().hex)
+
+    @property
+    def elsewhere(self) -> Elsewhere | None:
+        if self.mode == "worker":
+            return None
+        return Elsewhere(max(0.0, time.time() - self.began), self.ticket)
+
+    def leave(self, busy: Busy, *, interval: float, asked: Mapping[str, Any]) -> NoReturn:
+        """Go, and come back when it is worth asking again. `asked`: what the trigger has to know besides."""
+        if self.mode == "reschedule":
+            pause = max(_AT_LEAST, min(busy.retry_after, interval, busy.wait_left))
+            raise AirflowRescheduleException(datetime.now(timezone.utc) + timedelta(seconds=pause))
+        if self.trouble:
+            raise ExclusiveError(f"can't wait in the triggerer: {self.trouble}")
+        from airflow_exclusive.airflow.triggers import AdmissionTrigger
+
+        raise TaskDeferred(
+            trigger=AdmissionTrigger(ticket=self.ticket, began=self.began, **asked),
+            method_name="execute",
+            timeout=None if busy.wait_left == math.inf else timedelta(seconds=busy.wait_left) + _GRACE,
+        )
