@@ -36,8 +36,8 @@ class AsyncPostgresStatuses:
             await self._drop_connection()
 
     async def _run(self, name: str, params: Mapping[str, Any]) -> list[dict[str, Any]]:
-        # Cancelled in the middle of a statement, psycopg would stop the loop until the server has answered. So the
-        # statement goes on, though nobody waits for it any more.
+        # Cancelled in the middle of a statement, psycopg would cancel that at the server, which may take seconds and
+        # the connection that others use as well. So it goes on, though nobody waits for it any more.
         asked = asyncio.ensure_future(self._answered(name, params))
         asked.add_done_callback(lambda done: done.cancelled() or done.exception())
         return await asyncio.shield(asked)

@@ -1,0 +1,318 @@
+"""Waiting without a worker, on real servers: who is woken, when, and what is left behind."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Any
+from urllib.parse import urlsplit
+
+import psycopg
+import pytest
+import redis
+
+from airflow_exclusive import Admitted, AlreadyDone, Busy, JobGuard
+from airflow_exclusive.core import standby as rules
+from airflow_exclusive.core.errors import StoreMisconfigured
+from airflow_exclusive.core.job import Request, Source
+from airflow_exclusive.core.lease import Lease
+from airflow_exclusive.core.patience import Elsewhere, Patience
+from airflow_exclusive.core.standby import Woken
+from airflow_exclusive.standby import gate, standby
+from airflow_exclusive.stores.redis.scripts import lock_key
+from tests.support.ledger import JOB, NEXT_TICK, TASK, TICK
+from tests.support.proxy import HANGING, REPLY_LOST, PostgresProtocol, Proxy, RedisProtocol, script, sql
+
+FOREVER = float("inf")
+
+
+@dataclass
+class Place:
+    """The stores, and a guard on them."""
+
+    redis: str
+    postgres: str
+    guard: JobGuard
+
+    def hold(self, run_key: str = TICK, **changes: Any) -> Lease:
+        answer = self.guard.admit(JOB, run_key=run_key, **changes)
+        assert isinstance(answer, Admitted), answer
+        return answer.lease
+
+    async def turn(
+        self, ticket: str, *, run_key: str = TICK, wait: float = FOREVER, ttl: float = 30, source: Source = TASK
+    ) -> Woken:
+        """What one trigger does."""
+        asked = Request(JOB, run_key, ticket, "triggerer", source)
+        patience = Patience(source, time.time(), wait, ttl)
+        async with gate(self.redis) as locks, standby(self.postgres) as waiting:
+            return await waiting.turn(asked, patience, locks)
+
+    def lock(self) -> str | None:
+        with redis.Redis.from_url(self.redis, decode_responses=True) as client:
+            return client.get(lock_key(JOB))
+
+
+@pytest.fixture
+def place(redis_url: str, database: str) -> Iterator[Place]:
+    with JobGuard(redis=redis_url, postgres=database) as guard:
+        yield Place(redis_url, database, guard)
+
+
+@contextmanager
+def proxied(place: Place) -> Iterator[tuple[Place, Proxy, Proxy]]:
+    """The same stores, behind proxies."""
+    truth = Proxy(PostgresProtocol(), *address(place.postgres, 5432))
+    gated = Proxy(RedisProtocol(), *address(place.redis, 6379))
+    try:
+        postgres = urlsplit(place.postgres)
+        there = f"postgresql://{postgres.username}@127.0.0.1:{truth.port}{postgres.path}"
+        yield (
+            Place(f"redis://127.0.0.1:{gated.port}{urlsplit(place.redis).path}", there, place.guard),
+            truth,
+            gated,
+        )
+    finally:
+        truth.close()
+        gated.close()
+
+
+def address(url: str, port: int) -> tuple[str, int]:
+    parts = urlsplit(url)
+    return parts.hostname or "127.0.0.1", parts.port or port
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rules, "POLL_AT_MOST", 0.2)
+
+
+def played(play: Callable[[], Awaitable[Any]]) -> Any:
+    async def within() -> Any:
+        return await asyncio.wait_for(play(), 60)
+
+    return asyncio.run(within())
+
+
+def test_who_waits_for_a_free_job_gets_it_reserved_and_trades_the_ticket_for_a_lease(place: Place) -> None:
+    woken = played(lambda: place.turn("ticket"))
+    assert (woken.outcome, place.lock()) == ("free", "ticket")
+
+    answer = place.guard.admit(JOB, run_key=TICK, elsewhere=Elsewhere(ticket="ticket"))
+    assert isinstance(answer, Admitted)
+    assert place.lock() == answer.lease.owner != "ticket"
+    answer.lease.finish()
+
+
+def test_of_two_workers_that_were_woken_for_one_waiter_one_is_admitted(place: Place) -> None:
+    played(lambda: place.turn("ticket"))
+    source = replace(TASK, try_number=1)
+    asked = {"run_key": TICK, "source": source, "elsewhere": Elsewhere(ticket="ticket")}
+    first, second = place.guard.admit(JOB, **asked), place.guard.admit(JOB, **asked)
+    assert isinstance(first, Admitted)
+    assert isinstance(second, Busy)
+    assert second.wait_left == FOREVER, "it is its own other attempt that runs"
+    first.lease.finish()
+
+
+def test_two_copies_of_a_trigger_are_one_waiter(place: Place) -> None:
+    async def both() -> list[Woken]:
+        return await asyncio.gather(place.turn("ticket"), place.turn("ticket"))
+
+    assert [woken.outcome for woken in played(both)] == ["free", "free"]
+    assert place.lock() == "ticket"
+
+
+def test_a_reservation_keeps_everybody_else_out_and_lapses_when_nobody_comes_for_it(place: Place) -> None:
+    async def both() -> list[Woken]:
+        first = await place.turn("gone", ttl=1)
+        began = time.monotonic()
+        second = await place.turn("there", run_key=NEXT_TICK, ttl=1)
+        return [first, second, time.monotonic() - began]
+
+    first, second, took = played(both)
+    assert (first.outcome, second.outcome, place.lock()) == ("free", "free", "there")
+    assert 0.9 < took < 10
+
+
+def test_nobody_is_turned_away_because_of_a_reservation(place: Place) -> None:
+    played(lambda: place.turn("gone", ttl=1))
+    lease = place.hold(NEXT_TICK, wait=0)
+    assert lease.token == 1
+    lease.finish()
+
+
+def test_a_release_wakes_one_of_a_thousand(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rules, "POLL_AT_MOST", 1.0)
+    lease = place.hold("tick 0")
+
+    async def crowd() -> tuple[list[Woken], int, int, int]:
+        turns = [asyncio.create_task(place.turn(f"ticket {n}", run_key=f"tick {n}")) for n in range(1, 1001)]
+        await asyncio.sleep(2)
+        assert not any(turn.done() for turn in turns)
+        truths, gates = connections(place)
+        await asyncio.to_thread(lease.finish)
+        done, waiting = await asyncio.wait(turns, return_when=asyncio.FIRST_COMPLETED)
+        later, _ = await asyncio.wait(waiting, timeout=3)
+        for turn in turns:
+            turn.cancel()
+        await asyncio.gather(*turns, return_exceptions=True)
+        return [turn.result() for turn in (*done, *later)], truths, gates, len(waiting)
+
+    woken, truths, gates, waiting = played(crowd)
+    assert [one.outcome for one in woken] == ["free"]
+    assert waiting == 999
+    assert str(place.lock()).startswith("ticket ")
+    assert truths - 1 == 1, "one connection besides the guard's"
+    assert gates <= 1, "none before somebody is to have the gate"
+
+
+def connections(place: Place) -> tuple[int, int]:
+    """To this test's databases, by anybody but this function."""
+    count = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
+    number = urlsplit(place.redis).path.strip("/")
+    with psycopg.connect(place.postgres) as connection, redis.Redis.from_url(place.redis) as client:
+        gates = [one for one in client.client_list() if one["db"] == number and one["cmd"] == "eval"]
+        only = connection.execute(count + " AND application_name = 'airflow-exclusive'").fetchone()
+    assert only is not None
+    return only[0], len(gates)
+
+
+def test_all_who_wait_for_a_tick_are_told_when_it_is_done(place: Place) -> None:
+    lease = place.hold()
+
+    async def crowd() -> list[Woken]:
+        turns = [asyncio.create_task(place.turn(f"ticket {n}")) for n in range(20)]
+        await asyncio.sleep(0.5)
+        lease.finish()
+        return await asyncio.gather(*turns)
+
+    woken = played(crowd)
+    assert {one.outcome for one in woken} == {"done"}
+    assert "already done" in woken[0].why
+    assert place.lock() is None
+
+
+def test_a_dead_runners_job_goes_to_a_waiter_when_its_lease_lapses(place: Place) -> None:
+    lease = place.hold(NEXT_TICK, ttl=2)
+    lease._keeper.stop()  # renews no more, and nothing is given back
+    began = time.monotonic()
+    woken = played(lambda: place.turn("ticket"))
+    assert woken.outcome == "free"
+    assert time.monotonic() - began < 3
+    answer = place.guard.admit(JOB, run_key=TICK, elsewhere=Elsewhere(ticket="ticket"))
+    assert isinstance(answer, Admitted)
+    assert answer.took_over is not None
+    answer.lease.finish()
+
+
+def test_patience_ends(place: Place) -> None:
+    lease = place.hold()
+    woken = played(lambda: place.turn("ticket", wait=0.5))
+    assert woken.outcome == "late"
+    assert "busy: " in woken.why
+    lease.finish()
+
+
+def test_who_waits_for_its_own_attempt_does_not_wait_for_a_stranger_as_well(place: Place) -> None:
+    own = place.hold(source=TASK)
+
+    async def waiter() -> Woken:
+        turn = asyncio.create_task(place.turn("ticket", wait=0))
+        await asyncio.sleep(0.5)
+        assert not turn.done()
+        await asyncio.to_thread(own.finish, "failed")
+        stranger = await asyncio.to_thread(place.hold, NEXT_TICK)
+        woken = await turn
+        await asyncio.to_thread(stranger.finish)
+        return woken
+
+    # it may have been quicker than the stranger, who then waits for the reservation to lapse
+    assert played(waiter).outcome in ("late", "free")
+
+
+def test_a_waiter_that_is_moved_away_takes_nothing_and_leaves_nothing(place: Place) -> None:
+    lease = place.hold()
+
+    async def moved() -> None:
+        turn = asyncio.create_task(place.turn("ticket"))
+        await asyncio.sleep(0.5)
+        turn.cancel()
+        await asyncio.gather(turn, return_exceptions=True)
+
+    played(moved)
+    assert place.lock() == lease.owner
+    assert connections(place)[0] == 1, "only the guard's own"
+    lease.finish()
+
+
+def test_a_reservation_outlives_its_trigger(place: Place) -> None:
+    async def ended() -> None:
+        turn = asyncio.create_task(place.turn("ticket"))
+        while not place.lock():
+            await asyncio.sleep(0.01)
+        turn.cancel()
+        await asyncio.gather(turn, return_exceptions=True)
+
+    played(ended)
+    assert place.lock() == "ticket"
+
+
+@pytest.mark.parametrize("wire", ["look", "acquire"])
+def test_a_lost_reply_is_asked_for_again(place: Place, wire: str) -> None:
+    with proxied(place) as (there, truth, gated):
+        fault = truth.arm(sql("look"), REPLY_LOST) if wire == "look" else gated.arm(script("acquire", by_keeper=True), REPLY_LOST)
+        woken = played(lambda: there.turn("ticket"))
+    assert fault.hit.is_set()
+    assert (woken.outcome, place.lock()) == ("free", "ticket")
+
+
+def test_a_server_that_says_nothing_stops_neither_the_loop_nor_the_waiting(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from airflow_exclusive.stores.postgres.async_statuses import AsyncPostgresStatuses
+
+    monkeypatch.setattr(AsyncPostgresStatuses.__init__, "__kwdefaults__", {"reply_within": 1.0})
+
+    async def watched(there: Place) -> tuple[Woken, float]:
+        longest, last = 0.0, time.monotonic()
+        turn = asyncio.create_task(there.turn("ticket"))
+        while not turn.done():
+            await asyncio.sleep(0.01)
+            longest, last = max(longest, time.monotonic() - last), time.monotonic()
+        return await turn, longest
+
+    with proxied(place) as (there, truth, _):
+        fault = truth.arm(sql("look"), HANGING, seconds=30)
+        woken, longest = played(lambda: watched(there))
+    assert fault.hit.is_set()
+    assert woken.outcome == "free"
+    assert longest < 0.5
+
+
+def test_what_trying_again_does_not_cure_is_told_at_once(place: Place, empty_database: str) -> None:
+    place.postgres = empty_database
+    with pytest.raises(StoreMisconfigured, match="run `airflow-exclusive init`"):
+        played(lambda: place.turn("ticket"))
+
+
+def test_looking_takes_nothing(place: Place) -> None:
+    lease = place.hold()
+    asked = Request(JOB, TICK, "", "triggerer")
+
+    async def both() -> tuple[Woken, Woken]:
+        async with standby(place.postgres) as waiting:
+            free = asyncio.create_task(waiting.seen(replace(asked, run_key=NEXT_TICK), free=True, every=0.1))
+            done = asyncio.create_task(waiting.seen(asked, free=False, every=0.1))
+            await asyncio.sleep(0.5)
+            assert not free.done()
+            assert not done.done()
+            await asyncio.to_thread(lease.finish)
+            return await free, await done
+
+    assert [woken.outcome for woken in played(both)] == ["free", "done"]
+    assert place.lock() is None
+    assert isinstance(place.guard.peek(JOB, run_key=TICK), AlreadyDone)
