@@ -20,6 +20,7 @@ from airflow_exclusive.stores.redis.scripts import lock_key
 from deploy.embedded.stack import PROJECT, Stack
 from tests.airflow.dags.played import TICK
 
+MODES = ["worker", "reschedule", "defer"]
 DAGS = Path(__file__).parent / "dags"
 
 
@@ -69,7 +70,7 @@ def played(airflow_stack: Stack) -> Iterator[Played]:
         assert isinstance(doer, Admitted)
         doer.lease.finish()
         process = subprocess.run(
-            [sys.executable, "-m", "tests.airflow.play", conf, "played", "refused", "failing"],
+            [sys.executable, "-m", "tests.airflow.play", conf, "played", "refused", "failing", "waiting"],
             env={**airflow_stack.airflow.environment, "AIRFLOW__CORE__DAGS_FOLDER": str(DAGS)},
             cwd=PROJECT,
             capture_output=True,
@@ -183,8 +184,9 @@ def test_who_is_refused_ends_by_its_policy_and_says_why(played: Played, task: st
 
 def test_refusals_are_on_record_and_nobody_who_was_refused_ran(played: Played) -> None:
     refused = {job: [one.source.task_id for one in played.guard.refusals(job)] for job in (played.held, played.done)}
-    assert sorted(refused[played.held]) == ["busy_fail", "busy_skip", "busy_wait"]
-    assert sorted(refused[played.done]) == ["done_fail", "done_skip", "done_success"]
+    late, done = [f"late_{mode}" for mode in MODES], [f"done_{mode}" for mode in MODES]
+    assert sorted(refused[played.held]) == sorted(["busy_fail", "busy_skip", "busy_wait", *late])
+    assert sorted(refused[played.done]) == sorted(["done_fail", "done_skip", "done_success", *done])
     assert len(played.guard.history(played.held)) == len(played.guard.history(played.done)) == 1
 
 
@@ -244,3 +246,43 @@ def test_mapped_instances_that_share_job_and_tick_are_told_so(played: Played) ->
     first, second = sorted(range(2), key=lambda n: played.state(f"shares[{n}]", "failing"), reverse=True)
     assert [played.state(f"shares[{n}]", "failing") for n in (first, second)] == ["success", "failed"]
     assert f"mapped instances {first} and {second} of shares share it and the tick, so only one of them" in played.log
+
+
+# waiting
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_a_waiter_takes_over_when_a_lease_lapses_wherever_it_waits(played: Played, mode: str) -> None:
+    answer = played.answer(f"takes_over_{mode}", "waiting")
+    assert (played.state(f"takes_over_{mode}", "waiting"), answer["decision"]) == ("success", "admitted")
+    assert answer["took_over_from"] == "silent node"
+    assert mode == "worker" or f"; waiting ({mode})" in played.log
+    assert not played.locked(answer["job_name"])
+
+
+def test_a_mapped_waiter_does_so_as_well(played: Played) -> None:
+    assert played.answer("mapped[0]", "waiting")["took_over_from"] == "silent node"
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_patience_ends_wherever_one_waits_and_is_told_in_the_same_words(played: Played, mode: str) -> None:
+    answer = played.answer(f"late_{mode}", "waiting")
+    assert (played.state(f"late_{mode}", "waiting"), answer["decision"]) == ("failed", "busy")
+    assert f"NotAdmitted: {answer['why']}" in played.log
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_a_tick_that_is_done_is_no_reason_to_wait(played: Played, mode: str) -> None:
+    answer = played.answer(f"done_{mode}", "waiting")
+    assert (played.state(f"done_{mode}", "waiting"), answer["decision"]) == ("skipped", "already_done")
+
+
+@pytest.mark.parametrize(
+    ("task", "state"),
+    [
+        *(("sense_skip", "skipped"), ("sense_success", "success"), ("sense_fail", "failed")),
+        *(("sense_soft", "skipped"), ("sense_free", "success"), ("nowhere", "failed")),
+    ],
+)
+def test_a_sensor_that_defers_ends_as_one_that_pokes(played: Played, task: str, state: str) -> None:
+    assert played.state(task, "waiting") == state

@@ -264,7 +264,11 @@ def test_a_reservation_outlives_its_trigger(place: Place) -> None:
 @pytest.mark.parametrize("wire", ["look", "acquire"])
 def test_a_lost_reply_is_asked_for_again(place: Place, wire: str) -> None:
     with proxied(place) as (there, truth, gated):
-        fault = truth.arm(sql("look"), REPLY_LOST) if wire == "look" else gated.arm(script("acquire", by_keeper=True), REPLY_LOST)
+        fault = (
+            truth.arm(sql("look"), REPLY_LOST)
+            if wire == "look"
+            else gated.arm(script("acquire", by_keeper=True), REPLY_LOST)
+        )
         woken = played(lambda: there.turn("ticket"))
     assert fault.hit.is_set()
     assert (woken.outcome, place.lock()) == ("free", "ticket")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime, timezone
 from typing import Any
+from uuid import uuid4
 
 from airflow.providers.common.compat.sdk import DAG, AirflowSkipException, task
 from airflow.providers.common.sql.operators.sql import SQLExecuteQueryOperator
@@ -18,6 +19,10 @@ from airflow_exclusive import (
     exclusive,
     exclusive_task,
 )
+from airflow_exclusive.airflow.connections import open_guard
+from airflow_exclusive.core.admission import Claim
+from airflow_exclusive.core.job import Request
+from airflow_exclusive.core.settings import LeaseSettings
 
 START = datetime(2026, 1, 1, tzinfo=timezone.utc)
 HELD, DONE = "{{ dag_run.conf['held'] }}", "{{ dag_run.conf['done'] }}"
@@ -98,3 +103,48 @@ with DAG("failing", schedule=None, start_date=START) as failing:
     skips()
     shares.expand(n=[1, 2])
     ExclusiveBashOperator(task_id="exits", bash_command="exit 3")
+
+with DAG("waiting", schedule=None, start_date=START) as waiting:
+
+    @task
+    def fall_silent(job: str) -> None:
+        """Somebody claims the job, and is never heard of again."""
+        with open_guard(None, None) as guard:
+            request = Request(job, "the silent one's tick", uuid4().hex, "silent node")
+            assert isinstance(guard.statuses.claim(request, LeaseSettings(ttl=3)), Claim)
+
+    for mode in ("worker", "reschedule", "defer"):
+        left = f"left in {mode} {{{{ run_id }}}}"
+        takes_over = ExclusiveBashOperator(
+            task_id=f"takes_over_{mode}", bash_command="true", job_name=left, on_busy="wait", wait_mode=mode
+        )
+        fall_silent.override(task_id=f"fall_silent_{mode}")(left) >> takes_over
+        ExclusiveBashOperator(
+            task_id=f"late_{mode}",
+            bash_command="exit 1",
+            job_name=HELD,
+            on_busy="wait",
+            wait_timeout=4,
+            wait_mode=mode,
+            wait_interval=1,
+        )
+        ExclusiveBashOperator(
+            task_id=f"done_{mode}", bash_command="exit 1", job_name=DONE, run_key=TICK, on_busy="wait", wait_mode=mode
+        )
+    mapped_job = "mapped left {{ run_id }} {{ ti.map_index }}"
+    mapped_waiter = ExclusiveBashOperator.partial(
+        task_id="mapped", job_name=mapped_job, on_busy="wait", wait_mode="reschedule"
+    ).expand(bash_command=["true"])
+    fall_silent.override(task_id="fall_silent_mapped")("mapped left {{ run_id }} 0") >> mapped_waiter
+    for policy in ("skip", "success", "fail"):
+        JobAdmissionSensor(
+            task_id=f"sense_{policy}", job_name=DONE, run_key=TICK, on_done=policy, timeout=5, deferrable=True
+        )
+    JobAdmissionSensor(
+        task_id="sense_soft", job_name=DONE, run_key=TICK, on_done="fail", soft_fail=True, deferrable=True
+    )
+    free_again = JobAdmissionSensor(
+        task_id="sense_free", job_name="sensed {{ run_id }}", timeout=60, poke_interval=1, deferrable=True
+    )
+    fall_silent.override(task_id="fall_silent_sensed")("sensed {{ run_id }}") >> free_again
+    ExclusiveBashOperator(task_id="nowhere", bash_command="true", redis_conn_id="nowhere", wait_mode="defer")
