@@ -93,6 +93,13 @@ class Meeting:
         conf = {"job": self.job, "folder": str(self.folder)}
         return replace(self, run_id=self.api.trigger_dag(self.dag_id, conf=conf))
 
+    def beside(self, dag_id: str) -> Meeting:
+        """A run of another case, or one more of this, for the same job."""
+        self.api.wait_for_dag(dag_id)
+        self.api.unpause(dag_id)
+        run_id = self.api.trigger_dag(dag_id, conf={"job": self.job, "folder": str(self.folder)})
+        return replace(self, dag_id=dag_id, run_id=run_id)
+
     def assert_in_order(self, *outcomes: str, effects: int | None = None) -> None:
         """The attempts ended like this, none worked while another did, the effect came once, and the job isn't stuck.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from datetime import timedelta
 from types import SimpleNamespace
 from typing import Any
@@ -34,18 +35,19 @@ class Recorder:
 
 @pytest.fixture
 def guard(monkeypatch: pytest.MonkeyPatch) -> Recorder:
+    monkeypatch.setenv("AIRFLOW__CORE__EXECUTOR", "LocalExecutor")
     guard = Recorder()
     monkeypatch.setattr(connections, "open_guard", lambda *_: guard)
     return guard
 
 
-def execute(**settings: Any) -> None:
+def execute(event: Any = None, **settings: Any) -> None:
     with DAG("any", schedule=None):
-        task = ExclusiveBashOperator(task_id="work", bash_command="true", **settings)
+        task = ExclusiveBashOperator(task_id="work", bash_command="true", **{"wait_mode": "worker", **settings})
     ti = SimpleNamespace(dag_id="any", task_id="work", run_id="r", map_index=-1, try_number=1, max_tries=0)
     run = SimpleNamespace(run_type="manual", run_id="r", data_interval_end=None)
     with pytest.raises(Asked):
-        task.execute({"ti": ti, "task": task, "dag_run": run})  # type: ignore[typeddict-item]
+        task.execute({"ti": ti, "task": task, "dag_run": run}, event)  # type: ignore[typeddict-item]
 
 
 @pytest.mark.parametrize(
@@ -75,3 +77,17 @@ def test_the_guard_is_asked_for_the_task_instance_by_its_settings(guard: Recorde
 def test_the_guard_is_closed_when_asking_fails(guard: Recorder) -> None:
     execute()
     assert guard.closed
+
+
+@pytest.mark.parametrize(("mode", "leaves"), [("worker", False), ("defer", True)])
+def test_who_is_not_to_wait_in_the_worker_says_so_even_if_it_only_may_have_to_wait_for_itself(
+    guard: Recorder, mode: str, leaves: bool
+) -> None:
+    execute(wait_mode=mode)
+    assert bool(guard.asked["elsewhere"]) == leaves
+
+
+def test_who_comes_back_brings_its_ticket_and_counts_from_its_first_ask(guard: Recorder) -> None:
+    execute(wait_mode="defer", event={"outcome": "free", "why": "", "began": time.time() - 100, "ticket": "mine"})
+    assert guard.asked["elsewhere"].ticket == "mine"
+    assert 100 <= guard.asked["elsewhere"].waited < 200

@@ -77,6 +77,7 @@ class ExclusiveMixin:
     """
 
     lease: Lease | None = None
+    wait_mode: WaitMode = "worker"
     _executing = False
     _began = _FOREVER
 

@@ -1,0 +1,96 @@
+"""Waiters without a worker, on a real scheduler and triggerer, while their runner dies, ends, or the triggerer dies."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+
+from tests.acceptance.conftest import PATIENCE, Meetings, lose_node
+from tests.support.waiting import eventually, stays
+
+TTL = 6
+AIRFLOWS_OWN = 15
+"""Seconds that Airflow takes to start a task that it was told to start."""
+
+AWAY = [("standby_defer", "deferred"), ("standby_reschedule", "up_for_reschedule")]
+
+
+@pytest.mark.parametrize(("waiter", "state"), AWAY)
+def test_a_waiter_takes_over_from_a_lost_node(meetings: Meetings, waiter: str, state: str) -> None:
+    runner = meetings.run("guarded_once")
+    note = runner.note()
+    standby = runner.beside(waiter)
+    standby.wait_for(state)
+
+    lose_node(note["pid"])
+    lost = time.monotonic()
+    eventually(lambda: len(runner.outcomes()) == 2, timeout=PATIENCE)
+    took = time.monotonic() - lost
+
+    standby.go()
+    standby.wait_for("success")
+    assert took < 1.5 * TTL + AIRFLOWS_OWN
+    assert runner.outcomes() == ["taken_over", "success"]
+    assert standby.tries() == ["success"]
+
+
+@pytest.mark.parametrize(("waiter", "state"), AWAY)
+def test_a_waiter_gets_its_turn_and_waits_until_then(meetings: Meetings, waiter: str, state: str) -> None:
+    runner = meetings.run("guarded_once")
+    runner.note()
+    standby = runner.beside(waiter)
+    standby.wait_for(state)
+    assert stays(lambda: len(runner.outcomes()) == 1, 2 * TTL)
+
+    runner.go()
+    standby.wait_for("success")
+
+    standby.assert_in_order("success", "success")
+
+
+def test_a_deferred_waiter_sees_that_its_tick_was_done_and_by_whom(meetings: Meetings) -> None:
+    runner = meetings.run("one_tick")
+    runner.note()
+    standby = runner.beside("one_tick")
+    standby.wait_for("deferred")
+
+    runner.go()
+    standby.wait_for("skipped")
+
+    (attempt,) = runner.guard.history(runner.job)
+    answer = standby.api.xcom(standby.dag_id, standby.run_id, "work", "exclusive")
+    assert (answer["decision"], answer["node_id"]) == ("already_done", attempt.node_id)
+
+
+def test_a_deferred_waiter_survives_its_triggerer(meetings: Meetings) -> None:
+    runner = meetings.run("guarded_once")
+    runner.note()
+    standby = runner.beside("standby_defer")
+    standby.wait_for("deferred")
+
+    airflow = standby.stack.airflow
+    airflow.kill("triggerer", family=True)
+    runner.go()
+    runner.wait_for("success")
+    assert standby.task()["state"] == "deferred"
+    airflow.start("triggerer")
+    airflow.wait_ready()
+    standby.wait_for("success")
+
+    standby.assert_in_order("success", "success")
+
+
+def test_one_of_many_deferred_waiters_is_woken_at_a_time(meetings: Meetings) -> None:
+    runner = meetings.run("guarded_once")
+    runner.note()
+    waiters = [runner.beside("standby_defer") for _ in range(3)]
+    for waiter in waiters:
+        waiter.wait_for("deferred")
+
+    runner.go()
+    for waiter in waiters:
+        waiter.wait_for("success")
+
+    assert [waiter.log(1).count("; waiting (defer)") for waiter in waiters] == [1, 1, 1]
+    waiters[0].assert_in_order("success", "success", "success", "success")
