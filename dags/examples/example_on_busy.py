@@ -25,7 +25,8 @@ WAIT = """
 
 Wait until whoever has the job is through. If it did the same tick, that is it (`on_done` decides what the task
 becomes); if it was another tick, or its node died, this run takes its turn. A second deployment that stands by, or a
-disaster-recovery site, wants this. `wait_timeout` ends the waiting as a failure. Trigger this DAG twice to see it.
+disaster-recovery site, wants this. `wait_timeout` ends the waiting as a failure, `wait_mode` says where to wait.
+Trigger this DAG twice to see it.
 """
 
 with DAG("example_on_busy_wait", tags=["exclusive", "policy"], doc_md=WAIT, **COMMON):
@@ -41,7 +42,7 @@ FAIL = """
 ### `on_busy="fail"`
 
 For a job that must never be asked for while it runs: the task fails, and alerts and retries do what they always do.
-With retries this is also a way to wait without holding a worker. Trigger this DAG twice within ten seconds to see it.
+Trigger this DAG twice within ten seconds to see it.
 """
 
 with DAG("example_on_busy_fail", tags=["exclusive", "policy"], doc_md=FAIL, **COMMON):

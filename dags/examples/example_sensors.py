@@ -32,9 +32,8 @@ ADMISSION = """
 ### Wait until a job would be admitted
 
 `JobAdmissionSensor` succeeds when nobody runs the job and its tick isn't done. It takes nothing: somebody may be
-quicker than the task behind it, which asks for itself. It is good for waiting cheaply, in `reschedule` mode, instead
-of holding a worker by `on_busy="wait"`. When the tick is already done there is nothing to wait for: `on_done` says
-what then.
+quicker than the task behind it, which asks for itself. When the tick is already done there is nothing to wait for:
+`on_done` says what then. `deferrable=True` waits in the triggerer.
 """
 
 with DAG("example_admission_sensor", tags=["exclusive", "sensor"], doc_md=ADMISSION, **COMMON):
@@ -42,7 +41,7 @@ with DAG("example_admission_sensor", tags=["exclusive", "sensor"], doc_md=ADMISS
         task_id="nobody_runs_it",
         job_name="nightly_report",
         on_done="skip",
-        mode="reschedule",
+        deferrable=True,
         poke_interval=timedelta(seconds=10),
         timeout=timedelta(hours=1),
     )

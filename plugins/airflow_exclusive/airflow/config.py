@@ -45,6 +45,18 @@ def is_sequential() -> bool:
     return executors.partition(",")[0].rpartition(".")[2].rpartition(":")[2].strip() == "SequentialExecutor"
 
 
+def shortest_absence() -> float:
+    """Seconds for which a task that has left its worker has to stay away.
+
+    Airflow learns late that a task process has ended, since its supervisor may sleep through that until its next
+    heartbeat. If the task runs again by then, the scheduler takes the late news for its end and fails it. Only a
+    SequentialExecutor knows at once.
+    """
+    if is_sequential():
+        return 1.0
+    return float(conf.getint("workers", "min_heartbeat_interval", fallback=5)) + 5.0
+
+
 def _get(key: str, fallback: str) -> str:
     # Always with a fallback: a drop-in has no provider metadata, so its defaults may be missing.
     return str(conf.get(SECTION, key, fallback=fallback) or fallback)

@@ -8,5 +8,9 @@ from typing import Any
 
 def checked_unless_template(check: Callable[[object], str], value: Any) -> Any:
     """`check(value)`, unless a template or an upstream task will only give the value when the task runs."""
-    comes_later = hasattr(value, "resolve") or (isinstance(value, str) and ("{{" in value or "{%" in value))
-    return value if comes_later else check(value)
+    return check(value) if is_known(value) else value
+
+
+def is_known(value: Any) -> bool:
+    """Whether the value is there when the DAG is parsed."""
+    return not (hasattr(value, "resolve") or (isinstance(value, str) and ("{{" in value or "{%" in value)))

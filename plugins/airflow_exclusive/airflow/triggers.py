@@ -6,6 +6,8 @@ waiter again is in its arguments, no address and no secret among them.
 
 from __future__ import annotations
 
+import asyncio
+import time
 from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING, Any
 
@@ -19,19 +21,30 @@ if TYPE_CHECKING:
 
 
 class _Trigger(BaseTrigger):
-    """Its arguments come back as its attributes; the event tells `outcome` and `why`."""
+    """Its arguments come back as its attributes; the event tells `outcome` and `why`.
+
+    not_before: when the task may be woken at the earliest, as seconds since the epoch.
+    """
 
     def __init__(
-        self, *, job_name: str, run_key: str, source: dict[str, Any], postgres_conn_id: str, schema: str
+        self,
+        *,
+        job_name: str,
+        run_key: str,
+        source: dict[str, Any],
+        postgres_conn_id: str,
+        schema: str,
+        not_before: float = 0.0,
     ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.job_name, self.run_key, self.source = job_name, run_key, source
-        self.postgres_conn_id, self.schema = postgres_conn_id, schema
+        self.postgres_conn_id, self.schema, self.not_before = postgres_conn_id, schema, not_before
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
         return f"{type(self).__module__}.{type(self).__qualname__}", self._arguments()
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
+        await asyncio.sleep(self.not_before - time.time())
         try:
             woken = await self._woken()
             told = {"outcome": woken.outcome, "why": woken.why}
@@ -47,7 +60,7 @@ class _Trigger(BaseTrigger):
         return {}
 
     def _arguments(self) -> dict[str, Any]:
-        names = ("job_name", "run_key", "source", "postgres_conn_id", "schema")
+        names = ("job_name", "run_key", "source", "postgres_conn_id", "schema", "not_before")
         return {name: getattr(self, name) for name in names}
 
     def _request(self, owner: str = "") -> Request:

@@ -30,7 +30,6 @@ if TYPE_CHECKING:
 WaitMode = Literal["worker", "reschedule", "defer"]
 
 DEFAULT_INTERVAL = 30.0
-_AT_LEAST = 1.0
 _GRACE = timedelta(minutes=1)
 """The trigger ends in time by itself; this much later Airflow ends it, should no triggerer be there."""
 
@@ -81,14 +80,15 @@ class Waiter:
     def leave(self, busy: Busy, *, interval: float, asked: Mapping[str, Any]) -> NoReturn:
         """Go, and come back when it is worth asking again. `asked`: what the trigger has to know besides."""
         if self.mode == "reschedule":
-            pause = max(_AT_LEAST, min(busy.retry_after, interval, busy.wait_left))
+            pause = max(config.shortest_absence(), min(busy.retry_after, interval, busy.wait_left))
             raise AirflowRescheduleException(datetime.now(timezone.utc) + timedelta(seconds=pause))
         if self.trouble:
             raise ExclusiveError(f"can't wait in the triggerer: {self.trouble}")
         from airflow_exclusive.airflow.triggers import AdmissionTrigger
 
+        not_before = time.time() + config.shortest_absence()
         raise TaskDeferred(
-            trigger=AdmissionTrigger(ticket=self.ticket, began=self.began, **asked),
+            trigger=AdmissionTrigger(ticket=self.ticket, began=self.began, not_before=not_before, **asked),
             method_name="execute",
             timeout=None if busy.wait_left == math.inf else timedelta(seconds=busy.wait_left) + _GRACE,
         )
