@@ -46,7 +46,7 @@ def test_a_waiter_gets_its_turn_and_waits_until_then(meetings: Meetings, waiter:
     runner.go()
     standby.wait_for("success")
 
-    standby.assert_in_order("success", "success")
+    standby.assert_in_order("success", "success", effects=1)
 
 
 def test_a_deferred_waiter_sees_that_its_tick_was_done_and_by_whom(meetings: Meetings) -> None:
@@ -78,7 +78,7 @@ def test_a_deferred_waiter_survives_its_triggerer(meetings: Meetings) -> None:
     airflow.wait_ready()
     standby.wait_for("success")
 
-    standby.assert_in_order("success", "success")
+    standby.assert_in_order("success", "success", effects=1)
 
 
 def test_one_of_many_deferred_waiters_is_woken_at_a_time(meetings: Meetings) -> None:
@@ -93,4 +93,4 @@ def test_one_of_many_deferred_waiters_is_woken_at_a_time(meetings: Meetings) -> 
         waiter.wait_for("success")
 
     assert [waiter.log(1).count("; waiting (defer)") for waiter in waiters] == [1, 1, 1]
-    waiters[0].assert_in_order("success", "success", "success", "success")
+    waiters[0].assert_in_order("success", "success", "success", "success", effects=1)

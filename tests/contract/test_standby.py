@@ -279,7 +279,7 @@ def test_a_server_that_says_nothing_stops_neither_the_loop_nor_the_waiting(
 ) -> None:
     from airflow_exclusive.stores.postgres.async_statuses import AsyncPostgresStatuses
 
-    monkeypatch.setattr(AsyncPostgresStatuses.__init__, "__kwdefaults__", {"reply_within": 1.0})
+    monkeypatch.setattr(AsyncPostgresStatuses.__init__, "__kwdefaults__", {"answer_within": 1.0})
 
     async def watched(there: Place) -> tuple[Woken, float]:
         longest, last = 0.0, time.monotonic()
