@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import asdict
 from datetime import timedelta
 from functools import wraps
-from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any
 
-from airflow_exclusive.airflow import config
 from airflow_exclusive.airflow.answers import as_xcom, refuse_shared_key
 from airflow_exclusive.airflow.asker import default_job_name, default_run_key, source_of
 from airflow_exclusive.airflow.compat import (
@@ -23,11 +18,12 @@ from airflow_exclusive.airflow.compat import (
     reschedule_deps,
 )
 from airflow_exclusive.airflow.early_checks import checked_unless_template
-from airflow_exclusive.airflow.late_fields import LeaseInTemplate, filled_in
+from airflow_exclusive.airflow.handover import handed_over
+from airflow_exclusive.airflow.late_fields import LeaseInTemplate
 from airflow_exclusive.airflow.orphan import output_outlives_supervisor
-from airflow_exclusive.airflow.waiting import DEFAULT_INTERVAL, Waiter, WaitMode, chosen
+from airflow_exclusive.airflow.waiting import DEFAULT_INTERVAL, Waiter, WaitMode, chosen, trigger_arguments
 from airflow_exclusive.core.errors import ExclusiveError, InvalidSetting, LeaseLost, NotAdmitted
-from airflow_exclusive.core.job import Source, check_job_name, check_run_key
+from airflow_exclusive.core.job import check_job_name, check_run_key
 from airflow_exclusive.core.settings import (
     LeaseSettings,
     OnBusy,
@@ -47,13 +43,6 @@ _FOREVER = float("inf")
 _CHILDREN_END_WITHIN = 3.0
 
 Seconds = float | timedelta | None
-
-
-@runtime_checkable
-class TakesLease(Protocol):
-    """An operator with a way of its own to hand the lease to its job."""
-
-    def take_lease(self, lease: Lease) -> None: ...
 
 
 class ExclusiveMixin:
@@ -172,7 +161,9 @@ class ExclusiveMixin:
                 result = self._run_with(answer, context, for_airflow)
             elif isinstance(answer, Busy) and answer.wait_left:
                 self.log.info("%s; waiting (%s)", answer, self.wait_mode)  # type: ignore[attr-defined]
-                waiter.leave(answer, interval=self.wait_interval, asked=self._asked(job_name, run_key, source, wait))
+                waiter.leave(
+                    answer, interval=self.wait_interval, asked=trigger_arguments(self, job_name, run_key, source, wait)
+                )
             else:
                 self._tell(context, answer)
                 refuse_shared_key(answer, source)
@@ -188,20 +179,6 @@ class ExclusiveMixin:
             self._executing = False
         confirm_later(guard, job_name, run_key, source)
         return result
-
-    def _asked(self, job_name: str, run_key: str, source: Source, wait: float) -> dict[str, Any]:
-        """The request, as arguments of `AdmissionTrigger`."""
-        return {
-            "job_name": job_name,
-            "run_key": run_key,
-            "source": asdict(source),
-            "wait": None if wait == _FOREVER else wait,
-            "ttl": self.lease_settings.seconds,
-            "on_redis_down": self.lease_settings.on_redis_down,
-            "redis_conn_id": self.redis_conn_id or config.redis_conn_id(),
-            "postgres_conn_id": self.postgres_conn_id or config.postgres_conn_id(),
-            "schema": config.schema(),
-        }
 
     @property
     def reschedule(self) -> bool:
@@ -241,9 +218,10 @@ class ExclusiveMixin:
     def _run_with(self, admitted: Admitted, context: Context, for_airflow: dict[str, Any]) -> Any:
         from airflow_exclusive.keeper.started import began
 
-        lease, self._began = admitted.lease, began()
+        self.lease = lease = admitted.lease
+        self._began = began()
         try:
-            with lease, self._told_about(lease, context), output_outlives_supervisor():
+            with lease, handed_over(lease, self, context), output_outlives_supervisor():
                 self._tell(context, admitted)
                 try:
                     return super().execute(context, **for_airflow)  # type: ignore[misc]
@@ -262,26 +240,6 @@ class ExclusiveMixin:
                     raise
         finally:
             self.lease = None
-
-    @contextmanager
-    def _told_about(self, lease: Lease, context: Context) -> Iterator[None]:
-        """Where the lease can be found while the job runs."""
-        self.lease = lease
-        context["lease"] = lease  # type: ignore[typeddict-unknown-key]
-        for name in self.template_fields:  # type: ignore[attr-defined]
-            setattr(self, name, filled_in(getattr(self, name, None), lease))
-        if isinstance(self, TakesLease):
-            self.take_lease(lease)
-        before = {name: os.environ.get(name) for name in lease.environment}
-        os.environ.update(lease.environment)
-        try:
-            yield
-        finally:
-            for name, value in before.items():
-                if value is None:
-                    os.environ.pop(name, None)
-                else:
-                    os.environ[name] = value
 
     def _tell(self, context: Context, answer: Admitted | Busy | AlreadyDone) -> None:
         self.log.info("%s", answer)  # type: ignore[attr-defined]

@@ -14,13 +14,14 @@ import time
 import uuid
 import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Any, Literal, NoReturn
 
 from airflow_exclusive.airflow import config
 from airflow_exclusive.airflow.compat import AirflowRescheduleException, Context, TaskDeferred, first_rescheduled_at
 from airflow_exclusive.core.errors import ExclusiveError
+from airflow_exclusive.core.job import Source
 from airflow_exclusive.core.patience import Elsewhere
 from airflow_exclusive.core.settings import check_choice
 
@@ -92,3 +93,18 @@ class Waiter:
             method_name="execute",
             timeout=None if busy.wait_left == math.inf else timedelta(seconds=busy.wait_left) + _GRACE,
         )
+
+
+def trigger_arguments(task: Any, job_name: str, run_key: str, source: Source, wait: float) -> dict[str, Any]:
+    """What `AdmissionTrigger` has to know of a guarded task's request."""
+    return {
+        "job_name": job_name,
+        "run_key": run_key,
+        "source": asdict(source),
+        "wait": None if wait == math.inf else wait,
+        "ttl": task.lease_settings.seconds,
+        "on_redis_down": task.lease_settings.on_redis_down,
+        "redis_conn_id": task.redis_conn_id or config.redis_conn_id(),
+        "postgres_conn_id": task.postgres_conn_id or config.postgres_conn_id(),
+        "schema": config.schema(),
+    }
