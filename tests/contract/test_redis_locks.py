@@ -54,6 +54,17 @@ def test_who_asks_again_after_a_lost_reply_finds_its_own_lock(locks: RedisLocks,
     assert client.pttl(KEY) > 29_000
 
 
+def test_a_ticket_is_traded_for_a_lock_once(locks: RedisLocks, client: redis.Redis) -> None:
+    locks.acquire(JOB, "ticket", 5)
+    assert not locks.acquire(JOB, "a", 30, "another ticket").mine
+    answer = locks.acquire(JOB, "a", 30, "ticket")
+    assert (answer.mine, answer.owner, client.get(KEY)) == (True, "a", "a")
+    assert client.pttl(KEY) > 29_000
+    assert locks.acquire(JOB, "a", 30, "ticket").mine, "its reply may have been lost"
+    assert not locks.acquire(JOB, "b", 30, "ticket").mine
+    assert not locks.acquire(JOB, "b", 30).mine
+
+
 def test_two_jobs_do_not_know_each_other(locks: RedisLocks) -> None:
     assert locks.acquire("a", "x", 30).mine
     assert locks.acquire("b", "y", 30).mine

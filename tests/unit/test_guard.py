@@ -17,7 +17,7 @@ from airflow_exclusive.core.errors import (
     StoreUnavailable,
 )
 from airflow_exclusive.core.job import Source
-from airflow_exclusive.core.patience import IN_PASSING
+from airflow_exclusive.core.patience import IN_PASSING, Elsewhere
 from airflow_exclusive.core.settings import LeaseSettings
 from tests.support.fakes import CLAIMED, TASK, TICK, World, attempt, busy, done, world
 
@@ -36,6 +36,51 @@ def lease_of(of: World, **changes: Any) -> Any:
 
 
 # admission
+
+
+def test_who_waits_elsewhere_is_sent_away_and_nothing_is_recorded() -> None:
+    asked = world(busy())
+    answer = admit(asked, wait=math.inf, elsewhere=Elsewhere())
+    assert isinstance(answer, Busy)
+    assert answer.wait_left == math.inf
+    assert (asked.locks.waits, asked.statuses.refused) == ([], [])
+
+
+def test_it_stays_for_what_takes_a_moment_only() -> None:
+    asked = world(CLAIMED, looks=[None])
+    asked.locks.holder = "somebody in passing"
+    asked.locks.freed_by_wait = 3
+    assert isinstance(admit(asked, elsewhere=Elsewhere()), Admitted)
+
+
+def test_a_lock_in_passing_that_takes_longer_is_waited_for_elsewhere_for_its_ttl_in_all() -> None:
+    asked = world(looks=[None])
+    asked.locks.holder = "somebody who never claims"
+    answer = admit(asked, ttl=30, elsewhere=Elsewhere(waited=10))
+    assert 17 < answer.wait_left < 18.1
+    assert sum(asked.locks.waits) < 3
+    assert asked.statuses.refused == []
+    last = admit(asked, ttl=30, elsewhere=Elsewhere(waited=31))
+    assert (last.wait_left, asked.statuses.refused) == (0, [("busy", str(last))])
+
+
+def test_patience_counts_from_the_first_ask() -> None:
+    asked = world(busy())
+    assert admit(asked, wait=60, elsewhere=Elsewhere(waited=20)).wait_left == 40
+    assert admit(asked, wait=60, elsewhere=Elsewhere(waited=61)).wait_left == 0
+
+
+def test_an_own_attempt_is_waited_for_elsewhere_without_end_whatever_the_policy() -> None:
+    asked = world(busy(attempt(source=TASK)))
+    answer = admit(asked, wait=0, source=replace(TASK, try_number=2), elsewhere=Elsewhere(waited=9999))
+    assert answer.wait_left == math.inf
+
+
+def test_a_ticket_opens_a_lock_that_was_reserved_under_it() -> None:
+    asked = world(CLAIMED)
+    asked.locks.holder = "ticket"
+    lease = admit(asked, elsewhere=Elsewhere(ticket="ticket")).lease
+    assert asked.locks.holder == lease.owner != "ticket"
 
 
 def test_the_gate_is_asked_before_the_truth_and_the_keeper_comes_last() -> None:

@@ -53,6 +53,7 @@ class Standby:
     ) -> Woken:
         """Wait for the turn of `request`, whose owner is its ticket. Raises `StoreMisconfigured`."""
         until = patience.began + patience.wait if patience.wait else math.inf  # unless somebody says otherwise
+        why = ""
         while True:
             pause = POLL_AT_MOST
             try:
@@ -61,8 +62,8 @@ class Standby:
                     return seen
                 until, pause, why = patience.until(seen), seen.retry_after, str(seen)
             except StoreUnavailable as error:
-                why = str(error)
-                log.warning("%s; trying again", why)
+                if why != (why := str(error)):
+                    log.warning("%s; trying again", why)
             left = until - self.clock()
             if left <= 0:
                 return Woken("late", why)
@@ -89,6 +90,7 @@ class Standby:
 
     async def seen(self, request: Request, *, free: bool, every: float) -> Woken:
         """Wait until the tick is done, or with `free` until nobody runs the job either. Takes nothing."""
+        why = ""
         while True:
             try:
                 seen = await self.statuses.look(request)
@@ -97,5 +99,6 @@ class Standby:
                 if free and not isinstance(seen, Busy):
                     return Woken("free", f"nobody runs {request.job_name}")
             except StoreUnavailable as error:
-                log.warning("%s; trying again", error)
+                if why != (why := str(error)):
+                    log.warning("%s; trying again", why)
             await self.sleep(every)

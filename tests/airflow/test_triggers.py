@@ -1,0 +1,83 @@
+"""Triggers survive their way through the metadata database, and carry nothing that is secret."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from dataclasses import asdict
+from datetime import datetime, timedelta, timezone
+from typing import Any
+
+import pytest
+from airflow.providers.common.compat.sdk import TaskDeferred
+
+from airflow_exclusive.airflow.compat import AirflowRescheduleException
+from airflow_exclusive.airflow.triggers import AdmissionTrigger, TickTrigger
+from airflow_exclusive.airflow.waiting import Waiter
+from airflow_exclusive.core.admission import Busy
+from airflow_exclusive.core.errors import ExclusiveError
+from tests.support.ledger import JOB, TASK, TICK
+
+COMMON: dict[str, Any] = {
+    "job_name": JOB,
+    "run_key": TICK,
+    "source": asdict(TASK),
+    "postgres_conn_id": "nowhere",
+    "schema": "exclusive",
+}
+ADMISSION: dict[str, Any] = {
+    **COMMON,
+    "ticket": "mine",
+    "began": 1.5,
+    "wait": None,
+    "ttl": 30.0,
+    "on_redis_down": "fail",
+    "redis_conn_id": "nowhere",
+}
+
+
+@pytest.mark.parametrize(
+    "trigger", [AdmissionTrigger(**ADMISSION), TickTrigger(**COMMON, free=True, poke_interval=3.0)], ids=repr
+)
+def test_a_trigger_comes_back_as_what_it_was(trigger: Any) -> None:
+    path, arguments = trigger.serialize()
+    again = type(trigger)(**json.loads(json.dumps(arguments)))
+    assert path == f"airflow_exclusive.airflow.triggers.{type(trigger).__name__}"
+    assert again.serialize() == trigger.serialize()
+
+
+def test_what_the_triggerer_lacks_is_told_to_the_task_instead_of_failing_without_a_word() -> None:
+    async def events() -> list[Any]:
+        return [event.payload async for event in AdmissionTrigger(**ADMISSION).run()]
+
+    (told,) = asyncio.run(events())
+    assert told["outcome"] == "error"
+    assert "redis_conn_id='nowhere': there is no such connection" in told["why"]
+    assert (told["ticket"], told["began"]) == ("mine", 1.5)
+
+
+BUSY = Busy(JOB, TICK, None, 7.0, wait_left=100.0)
+ASKED = {name: value for name, value in ADMISSION.items() if name not in ("ticket", "began")}
+
+
+def test_a_task_that_defers_leaves_its_ticket_and_its_first_ask_with_the_trigger() -> None:
+    with pytest.raises(TaskDeferred) as left:
+        Waiter("defer", 1.5, "mine").leave(BUSY, interval=30, asked=ASKED)
+    assert (left.value.trigger.ticket, left.value.trigger.began, left.value.method_name) == ("mine", 1.5, "execute")
+    assert left.value.timeout is not None
+    assert left.value.timeout.total_seconds() == 160
+
+
+def test_a_task_does_not_defer_for_ever_to_a_triggerer_that_cannot() -> None:
+    with pytest.raises(ExclusiveError, match="can't wait in the triggerer: no such connection"):
+        Waiter("defer", 1.5, "mine", trouble="no such connection").leave(BUSY, interval=30, asked=ASKED)
+
+
+def test_a_task_that_is_rescheduled_stays_away_until_airflow_knows_that_it_has_left(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("AIRFLOW__CORE__EXECUTOR", "LocalExecutor")
+    with pytest.raises(AirflowRescheduleException) as left:
+        Waiter("reschedule", 1.5, "mine").leave(BUSY, interval=30, asked=ASKED)
+    away = left.value.reschedule_date - datetime.now(timezone.utc)
+    assert timedelta(seconds=8) < away <= timedelta(seconds=10)
