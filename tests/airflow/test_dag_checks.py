@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime, timedelta, timezone
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -98,3 +99,10 @@ print(json.dumps([str(found) for found in findings_in(sys.argv[1])]))
 def test_the_samples_are_clean() -> None:
     env = {"PYTHONPATH": str(PROJECT), "AIRFLOW__CORE__EXECUTOR": "LocalExecutor"}
     assert told_by(SAMPLES, str(PROJECT / "dags"), env=env) == []
+
+
+def test_users_have_it_as_a_fixture(exclusive_findings: Any, tmp_path: Path) -> None:
+    assert exclusive_findings(tmp_path) == []
+    (tmp_path / "broken.py").write_text("from airflow import DAG\nraise ValueError('broken')\n")
+    (found,) = exclusive_findings(tmp_path)
+    assert (found.level, "broken" in found.text) == ("error", True)
