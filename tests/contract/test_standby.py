@@ -22,6 +22,7 @@ from airflow_exclusive.core.lease import Lease
 from airflow_exclusive.core.patience import Elsewhere, Patience
 from airflow_exclusive.core.standby import Woken
 from airflow_exclusive.standby import gate, standby
+from airflow_exclusive.stores.postgres.async_statuses import AsyncPostgresStatuses
 from airflow_exclusive.stores.redis.scripts import lock_key
 from tests.support.ledger import JOB, NEXT_TICK, TASK, TICK
 from tests.support.proxy import HANGING, REPLY_LOST, PostgresProtocol, Proxy, RedisProtocol, script, sql
@@ -148,10 +149,19 @@ def test_nobody_is_turned_away_because_of_a_reservation(place: Place) -> None:
 def test_a_release_wakes_one_of_a_thousand(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rules, "POLL_AT_MOST", 1.0)
     lease = place.hold("tick 0")
+    looked, look = set(), AsyncPostgresStatuses.look
+
+    async def noted(self: AsyncPostgresStatuses, request: Request) -> Any:
+        seen = await look(self, request)
+        looked.add(request.owner)
+        return seen
+
+    monkeypatch.setattr(AsyncPostgresStatuses, "look", noted)
 
     async def crowd() -> tuple[list[Woken], int, int, int]:
         turns = [asyncio.create_task(place.turn(f"ticket {n}", run_key=f"tick {n}")) for n in range(1, 1001)]
-        await asyncio.sleep(2)
+        while len(looked) < len(turns):
+            await asyncio.sleep(0.05)
         assert not any(turn.done() for turn in turns)
         truths, gates = connections(place)
         await asyncio.to_thread(lease.finish)
@@ -277,8 +287,6 @@ def test_a_lost_reply_is_asked_for_again(place: Place, wire: str) -> None:
 def test_a_server_that_says_nothing_stops_neither_the_loop_nor_the_waiting(
     place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from airflow_exclusive.stores.postgres.async_statuses import AsyncPostgresStatuses
-
     monkeypatch.setattr(AsyncPostgresStatuses.__init__, "__kwdefaults__", {"answer_within": 1.0})
 
     async def watched(there: Place) -> tuple[Woken, float]:
