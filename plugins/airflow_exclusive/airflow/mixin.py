@@ -128,7 +128,8 @@ class ExclusiveMixin:
         if getattr(self, "mode", None) == "reschedule":
             raise InvalidSetting("mode", "reschedule", "an exclusive sensor gives up its lease then: set mode='poke'")
 
-    def execute(self, context: Context) -> Any:
+    def execute(self, context: Context, **safeguard: Any) -> Any:
+        # safeguard: by which Airflow 2 tells the operator's own `execute` that a task instance calls it.
         from airflow_exclusive.airflow.connections import open_guard
         from airflow_exclusive.airflow.listener import confirm_later
         from airflow_exclusive.core.admission import Admitted
@@ -144,7 +145,7 @@ class ExclusiveMixin:
             wait = patience if self.on_busy == "wait" else 0.0
             answer = guard.admit(job_name, run_key=run_key, wait=wait, source=source, settings=self.lease_settings)
             if isinstance(answer, Admitted):
-                result = self._run_with(answer, context)
+                result = self._run_with(answer, context, safeguard)
             else:
                 self._tell(context, answer)
                 _refuse_shared_key(answer, source)
@@ -184,7 +185,7 @@ class ExclusiveMixin:
 
         end_started(lease.owner, since=self._began, within=_CHILDREN_END_WITHIN)
 
-    def _run_with(self, admitted: Admitted, context: Context) -> Any:
+    def _run_with(self, admitted: Admitted, context: Context, safeguard: dict[str, Any]) -> Any:
         from airflow_exclusive.keeper.started import began
 
         lease, self._began = admitted.lease, began()
@@ -192,7 +193,7 @@ class ExclusiveMixin:
             with lease, self._told_about(lease, context), output_outlives_supervisor():
                 self._tell(context, admitted)
                 try:
-                    return super().execute(context)  # type: ignore[misc]
+                    return super().execute(context, **safeguard)  # type: ignore[misc]
                 except AirflowSkipException:
                     # The job itself decided that this tick has nothing to do: that is an answer, not a failure.
                     lease.finish("success")
