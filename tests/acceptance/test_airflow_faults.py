@@ -13,8 +13,9 @@ import pytest
 
 from deploy.embedded.airflow import AirflowDeployment
 from deploy.embedded.process import kill_all
-from deploy.embedded.stack import METADATA, Stack
+from deploy.embedded.stack import Stack
 from tests.acceptance.conftest import PATIENCE, Meeting, Meetings, works
+from tests.support.airflow_line import AIRFLOW
 from tests.support.jobs import freeze, thaw
 from tests.support.waiting import eventually
 
@@ -22,7 +23,7 @@ _STALE_AFTER = 5
 _HASTY = {
     "AIRFLOW__SCHEDULER__SCHEDULER_HEALTH_CHECK_THRESHOLD": str(_STALE_AFTER),
     "AIRFLOW__SCHEDULER__ORPHANED_TASKS_CHECK_INTERVAL": "1",
-    "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT": "120",
+    **AIRFLOW.patient,
 }
 """A scheduler that gives up on another, or on itself, within seconds instead of minutes."""
 
@@ -116,7 +117,7 @@ def test_a_scheduler_that_stood_still_does_not_start_its_own_task_twice(
     first = case.note()
     freeze(first["supervisor"])
 
-    while not _reset_by_a_pause(hasty_scheduler, airflow_stack.postgres.dsn(METADATA)):
+    while not _reset_by_a_pause(hasty_scheduler, airflow_stack.metadata_dsn):
         pass  # awake again, it had sent a heartbeat before it looked for dead schedulers
     _second_waits_for_first(case, first)
     case.assert_in_order("failed", "success")
@@ -138,7 +139,7 @@ def _second_waits_for_first(case: Meeting, first: dict[str, Any]) -> None:
 def _kill_outside_of_a_transaction(airflow: AirflowDeployment, stack: Stack) -> None:
     """The executor's workers share the scheduler's connection to its database: while they live, so would its locks."""
     scheduler = psutil.Process(airflow.daemons["scheduler"].pid)
-    with psycopg.connect(stack.postgres.dsn(METADATA), autocommit=True) as metadata:
+    with psycopg.connect(stack.metadata_dsn, autocommit=True) as metadata:
         while True:
             freeze(scheduler.pid)
             ports = [own.laddr.port for own in scheduler.net_connections() if own.status == psutil.CONN_ESTABLISHED]
