@@ -108,9 +108,11 @@ class Servers:
         state = State.load(self._state_file)
         if state is None:
             return False
-        self._prepare(state)
-        self.postgres.daemon = state.daemons.get("PostgreSQL")
-        self.valkey.daemon = state.daemons.get("Valkey")
+        if state.mark != self._state.mark:
+            self._prepare(state)
+            self.postgres.daemon = state.daemons.get("PostgreSQL")
+            self.valkey.daemon = state.daemons.get("Valkey")
+        self._state = state
         return state.complete and all(daemon.alive for daemon in self.daemons.values())
 
     def stop(self, user: str) -> None:

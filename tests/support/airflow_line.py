@@ -14,7 +14,7 @@ class Line:
     impatient: Mapping[str, str]
     """Settings: Airflow waits five minutes until it believes that a task has died, the tests haven't that much time."""
     patient: Mapping[str, str]
-    """Settings: Airflow believes for two minutes that a silent task lives."""
+    """Settings: Airflow believes for long enough that a silent task lives."""
 
 
 _LINES = (
@@ -23,7 +23,6 @@ _LINES = (
         impatient={
             "AIRFLOW__SCHEDULER__SCHEDULER_ZOMBIE_TASK_THRESHOLD": "12",
             "AIRFLOW__SCHEDULER__ZOMBIE_DETECTION_INTERVAL": "2",
-            "AIRFLOW__SCHEDULER__LOCAL_TASK_JOB_HEARTBEAT_SEC": "2",
             "AIRFLOW__SCHEDULER__JOB_HEARTBEAT_SEC": "2",
         },
         patient={"AIRFLOW__SCHEDULER__SCHEDULER_ZOMBIE_TASK_THRESHOLD": "120"},
