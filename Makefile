@@ -3,10 +3,13 @@
 .DELETE_ON_ERROR:
 SHELL := /bin/sh
 
-PYTHON ?= python3
+# The interpreters to use; the newest and the oldest that will do, by default.
+PYTHON ?=
+PYTHON_2_11 ?=
+
 VENV := .venv
 BIN := $(VENV)/bin
-AIRFLOW := airflow-3.3
+MINI := .venv-2.11
 COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.10 --no-python-downloads \
 	--generate-hashes --no-header $(if $(UPGRADE),--upgrade)
 
@@ -35,9 +38,25 @@ status: venv ## Say what of `make up` is running
 down: venv ## Stop what `make up` started, keeping its data
 	$(BIN)/python -m deploy.embedded down
 
+.PHONY: up-mini
+up-mini: venv-mini ## Start the mini deployment (Airflow 2.11) on the same servers
+	$(MINI)/bin/python -m deploy.embedded up --mini
+
+.PHONY: status-mini
+status-mini: venv-mini ## Say what of `make up-mini` is running
+	$(MINI)/bin/python -m deploy.embedded status --mini
+
+.PHONY: down-mini
+down-mini: venv-mini ## Stop what `make up-mini` started, keeping its data
+	$(MINI)/bin/python -m deploy.embedded down --mini
+
 .PHONY: test
-test: venv system-packages ## Run all tests
+test: system-packages venv ## Run all tests
 	$(BIN)/python -m pytest
+
+.PHONY: test-mini
+test-mini: system-packages venv-mini ## Run all tests with Airflow 2.11
+	$(MINI)/bin/python -m pytest
 
 .PHONY: bench
 bench: venv ## Measure what guarding costs, each figure against its limit
@@ -60,25 +79,32 @@ format: venv ## Put the code into shape
 	$(BIN)/ruff format .
 
 .PHONY: venv
-venv: $(VENV)/.ready ## Make the Python environment in .venv
+venv: $(VENV)/.ready ## Make the environment of Airflow 3.3 (PYTHON=… to name its Python)
+
+.PHONY: venv-mini
+venv-mini: $(MINI)/.ready ## Make that of Airflow 2.11 (PYTHON_2_11=… to name its Python)
 
 .PHONY: requirements
 requirements: $(VENV)/.uv ## Pin the requirements again (UPGRADE=1: to the newest versions)
 	$(COMPILE) requirements/uv.in -o requirements/uv.txt
-	$(COMPILE) --no-emit-package pandas --no-emit-package numpy requirements/$(AIRFLOW).in -o requirements/$(AIRFLOW).txt
+	for airflow in airflow-3.3 airflow-2.11; do \
+		$(COMPILE) --no-emit-package pandas --no-emit-package numpy requirements/$$airflow.in -o requirements/$$airflow.txt || exit; \
+	done
 
 .PHONY: clean
-clean: ## Remove the Python environment and the tools' caches
-	rm -rf $(VENV) .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
+clean: ## Remove the Python environments and the tools' caches
+	rm -rf $(VENV) $(MINI) .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
 
-$(VENV)/.uv: requirements/uv.txt
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || \
-		{ echo >&2 "Python 3.10 or newer is needed; name one: make PYTHON=/path/to/python3.11"; exit 1; }
-	$(PYTHON) -m venv --clear $(VENV)
-	$(BIN)/python -m pip install --quiet --no-deps --require-hashes -r requirements/uv.txt
+$(VENV)/.uv: find = "$(PYTHON)" 3.13 3.12 3.11 3.10
+$(MINI)/.uv: find = "$(PYTHON_2_11)" 3.10 3.11 3.12
+$(VENV)/.uv $(MINI)/.uv: requirements/uv.txt
+	python=$$(sh deploy/find-python.sh $(find)) && "$$python" -m venv --clear $(@D)
+	$(@D)/bin/python -m pip install --quiet --no-deps --require-hashes -r requirements/uv.txt
 	touch $@
 
-$(VENV)/.ready: $(VENV)/.uv requirements/$(AIRFLOW).txt pyproject.toml
-	$(BIN)/uv pip sync --quiet --python $(BIN)/python --require-hashes requirements/$(AIRFLOW).txt
-	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable .
+$(VENV)/.ready: requirements/airflow-3.3.txt
+$(MINI)/.ready: requirements/airflow-2.11.txt
+$(VENV)/.ready $(MINI)/.ready: %/.ready: %/.uv pyproject.toml
+	$(@D)/bin/uv pip sync --quiet --python $(@D)/bin/python --require-hashes $(filter requirements/%,$^)
+	$(@D)/bin/uv pip install --quiet --python $(@D)/bin/python --no-deps --no-build-isolation --editable .
 	touch $@

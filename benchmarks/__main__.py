@@ -8,7 +8,8 @@ from pathlib import Path
 
 from benchmarks import admission, airflow_run, imports, takeover
 from benchmarks.figures import Figure, save
-from deploy.embedded.stack import PROJECT, Stack
+from deploy.embedded.release import PROJECT
+from deploy.embedded.stack import Stack
 
 FOLDER = PROJECT / ".bench"
 

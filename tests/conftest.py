@@ -23,8 +23,10 @@ os.environ["AIRFLOW__CORE__LOAD_EXAMPLES"] = "False"
 os.environ["AIRFLOW__USAGE_DATA_COLLECTION__ENABLED"] = "False"
 
 from deploy.embedded.postgres import EmbeddedPostgres, ExternalPostgres, PostgresServer  # noqa: E402
-from deploy.embedded.stack import PROJECT, Stack  # noqa: E402
+from deploy.embedded.release import PROJECT  # noqa: E402
+from deploy.embedded.stack import Profile, Stack  # noqa: E402
 from deploy.embedded.valkey import EmbeddedValkey, ExternalRedis, RedisServer  # noqa: E402
+from tests.support.airflow_line import AIRFLOW  # noqa: E402
 
 
 def pytest_unconfigure() -> None:
@@ -119,22 +121,26 @@ def redis_client(redis_url: str) -> Iterator[redis.Redis]:
         yield client
 
 
-# Airflow waits five minutes until it believes that a task has died; the tests haven't that much time.
-_IMPATIENT = {
-    "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT": "12",
-    "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT_DETECTION_INTERVAL": "2",
-    "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_SEC": "2",
-}
-
-
 @pytest.fixture(scope="session")
 def airflow_stack(server_folder: Path) -> Iterator[Stack]:
-    """Airflow with the project's DAGs and those of the acceptance tests, paused, and plugin; servers of its own."""
+    """Airflow with the project's DAGs and those of the acceptance tests, paused, and plugin; servers of its own.
+
+    The release is the one of this Python. Both have the LocalExecutor: the SequentialExecutor stops the scheduler while
+    a task runs, so that no second attempt begins which the first one could meet.
+    """
     dags = server_folder / "dags"
     dags.mkdir()
     (dags / "samples").symlink_to(PROJECT / "dags")
     (dags / "cases").symlink_to(PROJECT / "tests" / "acceptance" / "dags")
-    stack = Stack(server_folder / "stack", dags_folder=dags, durable=False, paused_at_creation=True, env=_IMPATIENT)
+    profile = Profile("tested", AIRFLOW.release, "LocalExecutor")
+    stack = Stack(
+        server_folder / "stack",
+        profile,
+        dags_folder=dags,
+        durable=False,
+        paused_at_creation=True,
+        env=AIRFLOW.impatient,
+    )
     try:
         yield stack.start()
     finally:

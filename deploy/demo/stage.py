@@ -6,6 +6,7 @@ import shutil
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 import psycopg
@@ -14,9 +15,10 @@ from airflow_exclusive import JobGuard
 from deploy.demo.orders import Checkpoint
 from deploy.demo.second_node import SecondNode
 from deploy.demo.ticks import FIRST, GUARDED_DAG, LAST, UNGUARDED_DAG
-from deploy.embedded import Stack
+from deploy.embedded import FULL, Stack
 from deploy.embedded.process import NotReadyError, kill_all, marked
-from deploy.embedded.stack import PROJECT, STATE_FOLDER
+from deploy.embedded.release import PROJECT
+from deploy.embedded.stack import STATE_FOLDER
 from include.checkpoints import FOLDER as CHECKPOINTS
 from include.flights import load_flights
 
@@ -55,11 +57,11 @@ class Stage:
         self._dags = folder / "dags"
         self.stack = Stack(
             folder / "stack",
+            # one more than may be needed at once: a killed worker's place is lost for a while
+            replace(FULL, parallelism=_GUARDED_AT_ONCE + _UNGUARDED_AT_ONCE + 1),
             dags_folder=self._dags,
             durable=False,
             paused_at_creation=True,
-            # one more than may be needed at once: a killed worker's place is lost for a while
-            parallelism=_GUARDED_AT_ONCE + _UNGUARDED_AT_ONCE + 1,
             env={**_SETTINGS, CHECKPOINTS: str(self.checkpoints)},
             say=say,
         )
@@ -126,7 +128,7 @@ class Stage:
 
     def _sweep(self) -> None:
         """End what the stack doesn't find: keepers, which are given no EXCLUSIVE_… and so not its mark either."""
-        kill_all(marked("AIRFLOW_HOME", str(self.stack.folder / "airflow")))
+        kill_all(marked("AIRFLOW_HOME", str(self.stack.home)))
 
     def _clear(self) -> None:
         """Forget the last demo; end what is left of it, should it have been killed."""

@@ -16,10 +16,9 @@ from typing import Any
 
 import httpx
 
-from deploy.embedded.airflow_api import AirflowApi
 from deploy.embedded.ports import LOOPBACK, free_port
 from deploy.embedded.process import Daemon, NotReadyError, kill_all, marked, wait_until
-from deploy.embedded.release import AIRFLOW_3, Release, Site
+from deploy.embedded.release import ADMIN, AIRFLOW_3, Release, Site
 
 if sys.version_info >= (3, 11):
     from typing import Self
@@ -33,11 +32,17 @@ MARK = "EXCLUSIVE_EMBEDDED_RUN"
 _LEFT_OUT = ("AIRFLOW_", "EXCLUSIVE_", "PYTHON", "PYTEST_", "VIRTUAL_ENV", "CONDA_")
 
 
+def inherited_environment() -> dict[str, str]:
+    """What the deployment gets of our own environment."""
+    return {name: value for name, value in os.environ.items() if not name.startswith(_LEFT_OUT)}
+
+
 class AirflowDeployment:
     """Airflow's processes, each in a session of its own, logging to `<home>/logs/<component>.log`.
 
-    `env` goes to every process, on top of the settings made here; `programs` are folders for their PATH. `python` is
-    the interpreter that has Airflow. `run_mark` is that of a deployment to be found again, else a new one.
+    `name` tells it from others that share its stores. `env` goes to every process, on top of the settings made here;
+    `programs` are folders for their PATH. `python` is the interpreter that has Airflow, the release's by default.
+    `run_mark` is that of a deployment to be found again, else a new one.
     Secrets are made once for each `home` and kept there, readable to its owner alone.
     """
 
@@ -45,6 +50,7 @@ class AirflowDeployment:
         self,
         home: Path,
         *,
+        name: str,
         metadata_dsn: str,
         dags_folder: Path,
         plugins_folder: Path,
@@ -59,8 +65,9 @@ class AirflowDeployment:
         release: Release = AIRFLOW_3,
     ) -> None:
         self.home = home
+        self.name = name
         self.release = release
-        self.python = python or Path(sys.executable)
+        self.python = python or release.python
         self.api_port = api_port or free_port()
         self.daemons: dict[str, Daemon] = {}
         self.run_mark = run_mark or secrets.token_hex(16)
@@ -76,26 +83,33 @@ class AirflowDeployment:
             "core.executor": executor,
             "core.parallelism": str(parallelism),
             "core.dags_are_paused_at_creation": str(paused_at_creation),
+            "exclusive.deployment": name,
         }
         self._env = dict(env or {})
         self._programs = [str(folder) for folder in (self.python.parent, *programs)]
-        self.api = AirflowApi(f"{self.url}{release.api_path}", token_url=f"{self.url}/auth/token")
+        self.api = release.api(self._site)
 
     @property
     def url(self) -> str:
         """Where the UI and the API answer."""
-        return f"http://{LOOPBACK}:{self.api_port}"
+        return self._site.url
+
+    @property
+    def login(self) -> tuple[str, str] | None:
+        """Name and password for the UI; None where it asks for neither."""
+        return (ADMIN, self._site.admin_password) if self.release.has_passwords else None
 
     @property
     def environment(self) -> dict[str, str]:
         """The whole environment of the deployment's processes."""
-        inherited = {name: value for name, value in os.environ.items() if not name.startswith(_LEFT_OUT)}
+        inherited = inherited_environment()
         options = self.release.settings(self._site) | self._settings
         settings = {"AIRFLOW__{}__{}".format(*name.upper().split(".")): value for name, value in options.items()}
         direct = ",".join(filter(None, [inherited.get("NO_PROXY"), LOOPBACK, "localhost"]))
         return {
             **inherited,
             **settings,
+            **self.release.variables,
             "AIRFLOW_HOME": str(self.home),
             "PATH": os.pathsep.join([*self._programs, inherited.get("PATH", os.defpath)]),
             "NO_PROXY": direct,
@@ -110,7 +124,7 @@ class AirflowDeployment:
 
     def migrate(self) -> None:
         """Make the metadata database, or bring it up to date."""
-        for arguments in self.release.migrate:
+        for arguments in self.release.migrate(self._site):
             self.cli(*arguments)
 
     def start(self, *components: str, env: Mapping[str, str] | None = None) -> None:
@@ -127,7 +141,7 @@ class AirflowDeployment:
                 )
 
     def wait_ready(self, timeout: float = 120) -> None:
-        """Wait until the API answers and each component that was started has sent a heartbeat of its own.
+        """Wait until our API answers and each component that was started has sent a heartbeat of its own.
 
         Raises `NotReadyError` with the end of its log when a component dies meanwhile.
         """
@@ -199,8 +213,9 @@ class AirflowDeployment:
 
     def _healthy(self) -> bool | None:
         try:
+            self.api.dags()  # anybody's Airflow has a health page; only ours lets us in
             answer = self.api.get_json(f"{self.url}{self.release.health_path}")
-        except httpx.HTTPError:
+        except (httpx.HTTPError, ValueError):
             return None
         healthy = answer["metadatabase"]["status"] == "healthy" and all(
             _reports(answer.get(key) or {}, key, since=self.daemons[component].created)
@@ -228,7 +243,8 @@ def _secrets_of(home: Path) -> dict[str, str]:
     made = {
         "fernet_key": base64.urlsafe_b64encode(secrets.token_bytes(32)).decode(),
         "api_secret": secrets.token_urlsafe(32),
-        "jwt_secret": secrets.token_urlsafe(48),
+        "jwt_secret": secrets.token_urlsafe(64),
+        "admin_password": secrets.token_hex(8),
     }
     partial = path.with_suffix(".new")
     partial.touch(mode=0o600)

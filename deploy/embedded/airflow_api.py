@@ -1,14 +1,15 @@
-"""A small client for Airflow 3's REST API, with waits that end."""
+"""A small client for Airflow's REST API, with waits that end."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Generator, Mapping
 from datetime import datetime
 from typing import Any, TypeVar
 from urllib.parse import quote
 
 import httpx
+import jwt
 
 T = TypeVar("T")
 Json = dict[str, Any]
@@ -19,19 +20,52 @@ TASK_FINISHED = frozenset({"success", "failed", "skipped", "upstream_failed", "r
 """States in which a task instance stays."""
 
 
+class OwnToken(httpx.Auth):
+    """A token as `url` gives it to anybody, in a deployment where all are admins.
+
+    It is taken only if it was signed with `secret`: else httpx.RequestError, for another deployment has the port.
+    """
+
+    requires_response_body = True
+
+    def __init__(self, url: str, secret: str) -> None:
+        self._url = url
+        self._secret = secret
+        self._token: str | None = None
+
+    def auth_flow(self, request: httpx.Request) -> Generator[httpx.Request, httpx.Response, None]:
+        if self._token is not None and (yield self._signed(request)).status_code != httpx.codes.UNAUTHORIZED:
+            return
+        response = yield httpx.Request("GET", self._url)
+        self._token = self._checked(response.raise_for_status())
+        yield self._signed(request)
+
+    def _checked(self, response: httpx.Response) -> str:
+        try:
+            token = str(response.json()["access_token"])
+            jwt.decode(token, self._secret, algorithms=["HS512"], options={"verify_aud": False})
+        except (jwt.InvalidTokenError, ValueError, KeyError, TypeError) as error:
+            raise httpx.RequestError(f"{self._url} isn't ours: {error!r}", request=response.request) from error
+        return token
+
+    def _signed(self, request: httpx.Request) -> httpx.Request:
+        request.headers["Authorization"] = f"Bearer {self._token}"
+        return request
+
+
 class AirflowApi:
-    """Calls as whoever `token_url` makes of an anonymous caller: an admin, in a deployment where all are.
+    """Version 2 of the API, that of Airflow 3.
 
     Every wait raises TimeoutError, saying what it last saw. HTTP errors are httpx's own, with the answer's text.
     """
 
-    def __init__(self, base_url: str, *, token_url: str) -> None:
+    def __init__(self, base_url: str, auth: httpx.Auth) -> None:
         self.base_url = base_url
-        self._token_url = token_url
-        self._token: str | None = None
         # No proxy of the environment's: the server is on this machine. And no connection kept open between calls: a
         # deployment may be stopped and left at any time.
-        self._http = httpx.Client(timeout=30, trust_env=False, limits=httpx.Limits(max_keepalive_connections=0))
+        self._http = httpx.Client(
+            auth=auth, timeout=30, trust_env=False, limits=httpx.Limits(max_keepalive_connections=0)
+        )
 
     def close(self) -> None:
         self._http.close()
@@ -40,17 +74,22 @@ class AirflowApi:
 
     def get_json(self, url: str) -> Json:
         """An address that needs no login."""
-        answer: Json = self._http.get(url, timeout=5).raise_for_status().json()
+        answer: Json = self._http.get(url, auth=None, timeout=5).raise_for_status().json()
         return answer
 
     def call(
-        self, method: str, path: str, *, json: object = None, params: Mapping[str, Any] | None = None
+        self,
+        method: str,
+        path: str,
+        *,
+        json: object = None,
+        params: Mapping[str, Any] | None = None,
+        accept: str = "application/json",
     ) -> httpx.Response:
         """A call to `path` below the API's root; raises httpx.HTTPStatusError unless it succeeded."""
-        response = self._send(method, path, json=json, params=params)
-        if response.status_code == httpx.codes.UNAUTHORIZED:
-            self._token = None
-            response = self._send(method, path, json=json, params=params)
+        response = self._http.request(
+            method, f"{self.base_url}{path}", json=json, params=params, headers={"Accept": accept}
+        )
         if response.is_error:
             raise httpx.HTTPStatusError(
                 f"{method} {response.url}: {response.status_code} {response.text}",
@@ -66,17 +105,6 @@ class AirflowApi:
     def post(self, path: str, body: Mapping[str, Any]) -> Json:
         answer: Json = self.call("POST", path, json=body).json()
         return answer
-
-    def _send(self, method: str, path: str, *, json: object, params: Mapping[str, Any] | None) -> httpx.Response:
-        if self._token is None:
-            self._token = str(self._http.get(self._token_url).raise_for_status().json()["access_token"])
-        return self._http.request(
-            method,
-            f"{self.base_url}{path}",
-            json=json,
-            params=params,
-            headers={"Authorization": f"Bearer {self._token}"},
-        )
 
     # DAGs
 
@@ -181,6 +209,7 @@ class AirflowApi:
     def clear(self, dag_id: str, run_id: str, *task_ids: str) -> None:
         """Clear task instances, whatever their state, as a person does in the UI."""
         body = {"dry_run": False, "dag_run_id": run_id, "task_ids": list(task_ids), "only_failed": False}
+        body["reset_dag_runs"] = True
         self.post(f"/dags/{quote(dag_id)}/clearTaskInstances", body)
 
     def mark(self, dag_id: str, run_id: str, task_id: str, state: str) -> None:
@@ -213,6 +242,47 @@ class AirflowApi:
             if time.monotonic() > deadline:
                 raise TimeoutError(f"after {timeout:g} s: {seen()}")
             time.sleep(0.25)
+
+
+class AirflowApiV1(AirflowApi):
+    """Version 1, that of Airflow 2. It knows no backfills: those are the command line's."""
+
+    def trigger_dag(
+        self,
+        dag_id: str,
+        *,
+        conf: Mapping[str, Any] | None = None,
+        run_id: str | None = None,
+        logical_date: datetime | None = None,
+    ) -> str:
+        body: Json = {"conf": dict(conf or {})}
+        if logical_date is not None:
+            body["logical_date"] = logical_date.isoformat()
+        if run_id is not None:
+            body["dag_run_id"] = run_id
+        return str(self.post(f"/dags/{quote(dag_id)}/dagRuns", body)["dag_run_id"])
+
+    def backfill(self, dag_id: str, start: datetime, end: datetime, **options: Any) -> int:
+        raise NotImplementedError("airflow dags backfill does that")
+
+    def clear(self, dag_id: str, run_id: str, *task_ids: str) -> None:
+        if {task["task_id"] for task in self.task_instances(dag_id, run_id)} <= set(task_ids):
+            # The call for single tasks, unlike the UI, forgets those that are running.
+            self.post(f"{_run(dag_id, run_id)}/clear", {"dry_run": False})
+        else:
+            super().clear(dag_id, run_id, *task_ids)
+
+    def mark(self, dag_id: str, run_id: str, task_id: str, state: str) -> None:
+        path = f"{_run(dag_id, run_id)}/taskInstances/{quote(task_id)}"
+        self.call("PATCH", path, json={"new_state": state, "dry_run": False})
+
+    def xcom(self, dag_id: str, run_id: str, task_id: str, key: str = "return_value") -> Any:
+        path = f"{_run(dag_id, run_id)}/taskInstances/{quote(task_id)}/xcomEntries/{quote(key)}"
+        return self.get(path, stringify=False)["value"]
+
+    def task_log(self, dag_id: str, run_id: str, task_id: str, *, try_number: int = 1, map_index: int = -1) -> str:
+        path = f"{_run(dag_id, run_id)}/taskInstances/{quote(task_id)}/logs/{try_number}"
+        return self.call("GET", path, params={"map_index": map_index, "full_content": True}, accept="text/plain").text
 
 
 def _run(dag_id: str, run_id: str) -> str:

@@ -9,7 +9,9 @@ from collections.abc import Iterable
 LOOPBACK = "127.0.0.1"
 # Below the range from which outgoing connections get theirs: a server that is down for a moment finds its port free.
 _RANGE = range(20_000, 30_000)
-_given: set[int] = set()
+# A server is slow to take the port that was chosen for it. Until this process ends, the UDP port of the same number,
+# which no server wants, tells everybody else on this machine that it is given away.
+_given: dict[int, socket.socket] = {}
 
 
 def is_free(port: int) -> bool:
@@ -22,11 +24,26 @@ def is_free(port: int) -> bool:
     return True
 
 
-def free_port(preferred: Iterable[int] = ()) -> int:
-    """The first of `preferred` that is free, or any other free port, a new one with every call."""
-    picks = [port for port in random.sample(_RANGE, 400) if port not in _given]
-    for port in [*preferred, *picks]:
-        if is_free(port):
-            _given.add(port)
+def free_port(preferred: Iterable[int] = (), *, kept: int | None = None) -> int:
+    """The first of `preferred` that is free, or any other free port, a new one with every call.
+
+    `kept` is a port which was given to the same server before: it has that again, if it can.
+    """
+    if kept is not None and (kept in _given or _give(kept)) and is_free(kept):
+        return kept
+    for port in [*preferred, *random.sample(_RANGE, 400)]:
+        if port not in _given and is_free(port) and _give(port):
             return port
     raise RuntimeError(f"no free port on {LOOPBACK}")
+
+
+def _give(port: int) -> bool:
+    """Whether nobody else was given it."""
+    sign = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    try:
+        sign.bind((LOOPBACK, port))
+    except OSError:
+        sign.close()
+        return False
+    _given[port] = sign
+    return True

@@ -186,9 +186,9 @@ class EmbeddedPostgres(ServerDatabases):
 
     def _keep_or_choose_port(self) -> None:
         """The port of the last start; another one only when a stranger took it while no server of ours had it."""
-        saved = [self.port] if self._port_file.exists() else []
-        if not (saved and self.daemon is not None):
-            self._port_file.write_text(str(free_port(saved)))
+        saved = self.port if self._port_file.exists() else None
+        if saved is None or self.daemon is None:
+            self._port_file.write_text(str(free_port(kept=saved)))
 
     def _server_installation(self) -> Path:
         """PostgreSQL's programs, a copy where the service user can't reach the installed ones."""

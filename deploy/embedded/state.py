@@ -1,4 +1,4 @@
-"""What a stack has written down about itself, so that another command finds it again."""
+"""What has been started, written down so that another command finds it again."""
 
 from __future__ import annotations
 
@@ -14,16 +14,17 @@ from deploy.embedded.process import Daemon
 
 
 @dataclass(frozen=True)
-class StackState:
-    """The processes of one start; `complete` once all of them were ready."""
+class State:
+    """The processes of one start; `complete` once all of them were ready. `users` are the names of who needs them."""
 
     mark: str
-    api_port: int
     complete: bool = False
     daemons: dict[str, Daemon] = field(default_factory=dict)
+    api_port: int | None = None
+    users: frozenset[str] = frozenset()
 
     @classmethod
-    def load(cls, path: Path) -> StackState | None:
+    def load(cls, path: Path) -> State | None:
         """What was written last; None where nothing was."""
         try:
             written = json.loads(path.read_text())
@@ -33,7 +34,7 @@ class StackState:
             name: Daemon(name, entry["pid"], entry["created"], Path(entry["log"]))
             for name, entry in written["daemons"].items()
         }
-        return cls(written["mark"], written["api_port"], written["complete"], daemons)
+        return cls(written["mark"], written["complete"], daemons, written["api_port"], frozenset(written["users"]))
 
     def save(self, path: Path) -> None:
         """Written whole or not at all."""
@@ -41,23 +42,32 @@ class StackState:
             name: {"pid": daemon.pid, "created": daemon.created, "log": str(daemon.log)}
             for name, daemon in self.daemons.items()
         }
-        content = {"mark": self.mark, "api_port": self.api_port, "complete": self.complete, "daemons": daemons}
+        content = {
+            "mark": self.mark,
+            "complete": self.complete,
+            "daemons": daemons,
+            "api_port": self.api_port,
+            "users": sorted(self.users),
+        }
         partial = path.with_suffix(".new")
         partial.write_text(json.dumps(content, indent=2) + "\n")
         partial.replace(path)
 
 
 class InUseError(RuntimeError):
-    """Another command is starting or stopping this stack right now."""
+    """Another command is starting or stopping the same thing right now."""
 
 
 @contextmanager
-def exclusive_use(folder: Path) -> Iterator[None]:
-    """Keep other commands off `folder` meanwhile; the lock ends with the process, however that ends."""
+def exclusive_use(folder: Path, *, wait: bool = False) -> Iterator[None]:
+    """Keep others off `folder` meanwhile; the lock ends with the process, however that ends.
+
+    Raises `InUseError` when somebody has it, unless told to wait.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     handle = os.open(folder / "lock", os.O_CREAT | os.O_RDWR, 0o644)
     try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
         yield
     except BlockingIOError:
         raise InUseError(f"{folder} is being started or stopped by another command") from None

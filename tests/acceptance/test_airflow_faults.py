@@ -13,8 +13,9 @@ import pytest
 
 from deploy.embedded.airflow import AirflowDeployment
 from deploy.embedded.process import kill_all
-from deploy.embedded.stack import METADATA, Stack
+from deploy.embedded.stack import Stack
 from tests.acceptance.conftest import PATIENCE, Meeting, Meetings, works
+from tests.support.airflow_line import AIRFLOW
 from tests.support.jobs import freeze, thaw
 from tests.support.waiting import eventually
 
@@ -22,11 +23,13 @@ _STALE_AFTER = 5
 _HASTY = {
     "AIRFLOW__SCHEDULER__SCHEDULER_HEALTH_CHECK_THRESHOLD": str(_STALE_AFTER),
     "AIRFLOW__SCHEDULER__ORPHANED_TASKS_CHECK_INTERVAL": "1",
-    "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT": "120",
+    **AIRFLOW.patient,
 }
 """A scheduler that gives up on another, or on itself, within seconds instead of minutes."""
 
-_LOOKS = "Adopting or resetting orphaned tasks"
+_HEARTBEAT_WAITS = (
+    "SELECT pid FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query LIKE 'UPDATE job SET latest_heartbeat%'"
+)
 _FOUND = "Marked 1 SchedulerJob instances as failed"
 
 
@@ -116,8 +119,7 @@ def test_a_scheduler_that_stood_still_does_not_start_its_own_task_twice(
     first = case.note()
     freeze(first["supervisor"])
 
-    while not _reset_by_a_pause(hasty_scheduler, airflow_stack.postgres.dsn(METADATA)):
-        pass  # awake again, it had sent a heartbeat before it looked for dead schedulers
+    _stand_still(hasty_scheduler, airflow_stack.metadata_dsn)
     _second_waits_for_first(case, first)
     case.assert_in_order("failed", "success")
 
@@ -138,7 +140,7 @@ def _second_waits_for_first(case: Meeting, first: dict[str, Any]) -> None:
 def _kill_outside_of_a_transaction(airflow: AirflowDeployment, stack: Stack) -> None:
     """The executor's workers share the scheduler's connection to its database: while they live, so would its locks."""
     scheduler = psutil.Process(airflow.daemons["scheduler"].pid)
-    with psycopg.connect(stack.postgres.dsn(METADATA), autocommit=True) as metadata:
+    with psycopg.connect(stack.metadata_dsn, autocommit=True) as metadata:
         while True:
             freeze(scheduler.pid)
             ports = [own.laddr.port for own in scheduler.net_connections() if own.status == psutil.CONN_ESTABLISHED]
@@ -149,21 +151,24 @@ def _kill_outside_of_a_transaction(airflow: AirflowDeployment, stack: Stack) -> 
     airflow.kill("scheduler")
 
 
-def _reset_by_a_pause(airflow: AirflowDeployment, metadata: str) -> bool:
-    """Stop the scheduler until it looks dead; whether it then takes its own job for that of a dead one."""
+def _stand_still(airflow: AirflowDeployment, metadata: str) -> None:
+    """Stop the scheduler until it takes its own job for that of a dead one.
+
+    It is stopped in the middle of a heartbeat, which is old by the time it ends: stopped anywhere else it would send a
+    fresh one before it looks for the dead.
+    """
     scheduler, log = airflow.daemons["scheduler"], airflow.log("scheduler")
-    freeze(scheduler.pid)
     seen = len(log.read_text())
-    try:
-        with psycopg.connect(metadata, autocommit=True) as connection:
-            eventually(lambda: _silent_for(connection) > _STALE_AFTER, timeout=PATIENCE)
-    finally:
-        thaw(scheduler.pid)
-    # By its second look it has said what it found at the first.
-    said = eventually(
-        lambda: text if _FOUND in (text := log.read_text()[seen:]) or text.count(_LOOKS) > 1 else "", timeout=PATIENCE
-    )
-    return _FOUND in said
+    with psycopg.connect(metadata) as blocking, psycopg.connect(metadata, autocommit=True) as watching:
+        blocking.execute("SELECT FROM job WHERE job_type = 'SchedulerJob' FOR UPDATE")
+        eventually(lambda: watching.execute(_HEARTBEAT_WAITS).fetchone(), timeout=PATIENCE)
+        freeze(scheduler.pid)
+        try:
+            blocking.rollback()
+            eventually(lambda: _silent_for(watching) > _STALE_AFTER + 1, timeout=PATIENCE)
+        finally:
+            thaw(scheduler.pid)
+    eventually(lambda: _FOUND in log.read_text()[seen:], timeout=PATIENCE)
 
 
 def _silent_for(metadata: psycopg.Connection) -> float:

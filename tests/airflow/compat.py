@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from datetime import datetime, timezone
 from typing import Any
 
-from airflow.providers.common.compat.sdk import DAG
+from airflow.providers.common.compat.sdk import DAG, AirflowException
 from airflow.timetables.base import Timetable
 
 try:
@@ -22,6 +23,17 @@ except ImportError:
         return timetable
 
 
+_START = datetime(2026, 1, 1, tzinfo=timezone.utc)
+
+UnknownArgument = (TypeError, AirflowException)
+"""What an operator raises when it is given an argument that it hasn't: the latter in 2.11."""
+
+
+def is_mapped(task: Any) -> bool:
+    """Of a task as the scheduler sees it."""
+    return bool(getattr(task, "is_mapped", False) or getattr(task, "_is_mapped", False))
+
+
 def serialized(dag: DAG) -> dict[str, Any]:
     """What the metadata database is given of a DAG."""
     data: dict[str, Any] = Serialization.to_dict(dag)
@@ -35,5 +47,5 @@ def deserialized(data: dict[str, Any]) -> Any:
 
 def timetable_of(schedule: Any) -> Timetable:
     """The timetable by which the scheduler goes for a DAG with this schedule."""
-    timetable: Timetable = coerce_to_core_timetable(DAG("any", schedule=schedule).timetable)
+    timetable: Timetable = coerce_to_core_timetable(DAG("any", schedule=schedule, start_date=_START).timetable)
     return timetable

@@ -17,7 +17,8 @@ import redis
 from airflow_exclusive import Admitted, JobGuard
 from airflow_exclusive.core.admission import Attempt
 from airflow_exclusive.stores.redis.scripts import lock_key
-from deploy.embedded.stack import PROJECT, Stack
+from deploy.embedded.release import PROJECT
+from deploy.embedded.stack import Stack
 from tests.airflow.dags.played import TICK
 
 MODES = ["worker", "reschedule", "defer"]

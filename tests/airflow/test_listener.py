@@ -56,5 +56,13 @@ def test_an_orphan_confirms_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     assert guard.closed
 
 
+def test_nor_does_one_whose_supervisor_had_died_before_it_was_done(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(listener, "_supervisor", None)
+    listener.on_task_instance_running(previous_state="queued", task_instance=object())
+    monkeypatch.setattr(os, "getppid", lambda: 1)
+    assert shown(listener.on_task_instance_success, guard := Guard()).closed
+    assert guard.confirmed == []
+
+
 def test_a_ledger_that_is_away_does_no_harm_to_the_task() -> None:
     assert shown(listener.on_task_instance_success, Guard(OSError("away"))).closed

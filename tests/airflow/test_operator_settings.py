@@ -23,6 +23,7 @@ from airflow_exclusive import (
 )
 from airflow_exclusive.airflow.decorators import ExclusiveDecoratedOperator
 from airflow_exclusive.core.errors import InvalidSetting
+from tests.airflow.compat import UnknownArgument
 
 Make = Callable[..., Any]
 
@@ -175,7 +176,7 @@ def test_a_default_arg_that_cannot_work_is_refused(make: Make) -> None:
 
 @pytest.mark.parametrize("make", MAKERS)
 def test_an_argument_that_nobody_knows_is_refused_as_by_any_operator(dag: DAG, make: Make) -> None:
-    with pytest.raises(TypeError, match="lock_tll"):
+    with pytest.raises(UnknownArgument, match="lock_tll"):
         make(lock_tll=30)
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from deploy.embedded.stack import PROJECT
+from deploy.embedded.release import PROJECT
 from tests.airflow.interpreter import told_by
 
 PLUGINS = PROJECT / "plugins"
@@ -19,6 +19,7 @@ STEMS = {path.stem for path in PLUGINS.rglob("*.py")}
 
 LOADED = """
 import json, sys
+from airflow.providers.common.compat.sdk import BaseOperator  # Airflow 2 loads Flask for that
 before = set(sys.modules)
 from airflow import plugins_manager
 plugins_manager.ensure_plugins_loaded()

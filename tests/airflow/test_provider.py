@@ -23,6 +23,7 @@ from airflow.providers_manager import ProvidersManager
 from airflow.providers.common.compat.sdk import conf, task
 manager = ProvidersManager()
 info = manager.providers["airflow-exclusive"]
+manager.initialize_providers_configuration()
 print(json.dumps({
     "version": info.version,
     "decorator": f"{task.exclusive.__module__}.{task.exclusive.__name__}",

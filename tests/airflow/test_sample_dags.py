@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from deploy.embedded.stack import PROJECT
+from deploy.embedded.release import PROJECT
 from tests.airflow.interpreter import told_by
 
 DAGS = PROJECT / "dags"

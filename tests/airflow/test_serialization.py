@@ -19,7 +19,7 @@ from airflow_exclusive import (
     exclusive,
     exclusive_task,
 )
-from tests.airflow.compat import deserialized, serialized
+from tests.airflow.compat import deserialized, is_mapped, serialized
 
 SETTINGS: dict[str, Any] = {"job_name": "{{ params.job }}", "run_key": "{{ ds }}", "lock_ttl": 7, "on_busy": "wait"}
 MADE_BY = {
@@ -71,7 +71,7 @@ def restored(dag: DAG) -> Any:
 def test_a_task_comes_back_as_what_it_was(dag: DAG, restored: Any, task_id: str, name: str) -> None:
     before, after = dag.get_task(task_id), restored.get_task(task_id)
     assert after.operator_name == name
-    assert after.is_mapped == (task_id in MAPPED)
+    assert is_mapped(after) == (task_id in MAPPED)
     assert list(after.template_fields) == list(before.template_fields)
 
 

@@ -39,6 +39,10 @@ class Attempt:
             raise self.lost
 
 
+NEWEST_DRIVER = "psycopg" if sqlalchemy.__version__ >= "2" else "psycopg2"
+"""SQLAlchemy 1.4, that of Airflow 2, knows no psycopg 3."""
+
+
 @contextmanager
 def opened_psycopg(dsn: str, *, autocommit: bool) -> Iterator[Any]:
     with psycopg.connect(dsn, autocommit=autocommit) as conn:
@@ -70,11 +74,11 @@ KINDS: dict[str, Callable[[str], Any]] = {
     "psycopg2": lambda dsn: opened_psycopg2(dsn, autocommit=False),
     "psycopg2 autocommit": lambda dsn: opened_psycopg2(dsn, autocommit=True),
     "SQLAlchemy connection": lambda dsn: opened_sqlalchemy(dsn, driver="psycopg2"),
-    "SQLAlchemy connection on psycopg": lambda dsn: opened_sqlalchemy(dsn, driver="psycopg"),
+    "SQLAlchemy connection on its newest driver": lambda dsn: opened_sqlalchemy(dsn, driver=NEWEST_DRIVER),
     "SQLAlchemy connection autocommit": lambda dsn: opened_sqlalchemy(dsn, driver="psycopg2", autocommit=True),
     "SQLAlchemy session": lambda dsn: opened_sqlalchemy(dsn, driver="psycopg2", session=True),
     "SQLAlchemy session autocommit": lambda dsn: opened_sqlalchemy(
-        dsn, driver="psycopg", session=True, autocommit=True
+        dsn, driver=NEWEST_DRIVER, session=True, autocommit=True
     ),
 }
 

@@ -2,22 +2,33 @@
 
 from __future__ import annotations
 
+import json
 import os
 import socket
+import subprocess
+import sys
+import threading
 from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
+import jwt
 import psutil
 import psycopg
 import pytest
 import redis
 
+from airflow_exclusive import JobGuard
 from deploy.embedded.account import Account, service_folder
+from deploy.embedded.airflow import AirflowDeployment
+from deploy.embedded.ports import free_port, is_free
 from deploy.embedded.postgres import EmbeddedPostgres, ExternalPostgres
 from deploy.embedded.process import Daemon, NotReadyError, marked, wait_until
-from deploy.embedded.stack import Stack
-from deploy.embedded.state import InUseError, StackState, exclusive_use
+from deploy.embedded.release import AIRFLOW_2, AIRFLOW_3, PROJECT
+from deploy.embedded.stack import MINI, Profile, Stack
+from deploy.embedded.state import InUseError, State, exclusive_use
 from deploy.embedded.valkey import EmbeddedValkey, ExternalRedis
+from tests.support.airflow_line import AIRFLOW
 
 
 @pytest.fixture
@@ -236,16 +247,83 @@ class TestProcesses:
 class TestState:
     def test_is_read_as_it_was_written(self, tmp_path: Path) -> None:
         path = tmp_path / "state.json"
-        assert StackState.load(path) is None
-        state = StackState("mark", 8080, True, {"one": Daemon("one", 12, 34.5, tmp_path / "one.log")})
+        assert State.load(path) is None
+        one = Daemon("one", 12, 34.5, tmp_path / "one.log")
+        state = State("mark", True, {"one": one}, api_port=8080, users=frozenset({"full"}))
         state.save(path)
-        assert StackState.load(path) == state
+        assert State.load(path) == state
 
     def test_two_commands_exclude_each_other(self, tmp_path: Path) -> None:
         with exclusive_use(tmp_path), pytest.raises(InUseError), exclusive_use(tmp_path):
             pytest.fail("both were let in")
         with exclusive_use(tmp_path):
             pass
+
+
+class Stranger(BaseHTTPRequestHandler):
+    """Another deployment in good health, which lets anybody in but knows none of our secrets."""
+
+    def do_GET(self) -> None:
+        if self.headers.get("Authorization", "").startswith("Basic"):
+            self.send_error(401)
+            return
+        self.send_response(200)
+        self.send_header("Content-Type", "application/json")
+        self.end_headers()
+        token = jwt.encode({"sub": "admin"}, "x" * 64, algorithm="HS512")
+        answer = {"access_token": token, "metadatabase": {"status": "healthy"}, "dags": [], "total_entries": 0}
+        self.wfile.write(json.dumps(answer).encode())
+
+    def log_message(self, *_: object) -> None: ...
+
+
+class TestPorts:
+    def test_each_is_given_once(self) -> None:
+        first = free_port(range(20_000, 20_400))
+        assert free_port([first]) != first
+
+    def test_a_port_given_in_another_process_is_not_free_before_its_server_listens(self) -> None:
+        script = "from deploy.embedded.ports import free_port; print(free_port(), flush=True); input()"
+        with subprocess.Popen(
+            [sys.executable, "-c", script], cwd=PROJECT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        ) as other:
+            assert other.stdout is not None
+            port = int(other.stdout.readline())
+            assert is_free(port)
+            assert free_port([port]) != port
+            assert free_port(kept=port) != port
+            other.communicate("\n")
+        assert free_port(kept=port) == port
+        assert free_port(kept=port) == port, "whoever has it may keep it"
+
+
+class TestDeployment:
+    def test_a_strangers_airflow_is_not_taken_for_ours(self, tmp_path: Path) -> None:
+        with HTTPServer(("127.0.0.1", 0), Stranger) as stranger:
+            threading.Thread(target=stranger.serve_forever, daemon=True).start()
+            deployment = AirflowDeployment(
+                tmp_path,
+                name="ours",
+                metadata_dsn="postgresql://nowhere/",
+                dags_folder=tmp_path,
+                plugins_folder=tmp_path,
+                api_port=stranger.server_port,
+                release=AIRFLOW.release,
+            )
+            with pytest.raises(NotReadyError, match="Airflow: not within 1 s"):
+                deployment.wait_ready(timeout=1)
+            deployment.api.close()
+            stranger.shutdown()
+
+    def test_the_interpreter_is_one_that_has_the_release(self) -> None:
+        assert AIRFLOW.release.python == Path(sys.executable)
+        other = AIRFLOW_3 if AIRFLOW.release is AIRFLOW_2 else AIRFLOW_2
+        python = PROJECT / other.environment / "bin" / "python"
+        if python.exists():
+            assert other.python == python
+        else:
+            with pytest.raises(NotReadyError, match="make venv"):
+                assert other.python
 
 
 class TestFixtures:
@@ -266,26 +344,27 @@ class TestFixtures:
 
 class TestStack:
     def test_everything_runs_and_another_process_finds_it(self, airflow_stack: Stack) -> None:
-        found = Stack(airflow_stack.folder)
+        found = Stack(airflow_stack.folder, airflow_stack.profile)
         assert found.attach()
         assert {name: daemon.pid for name, daemon in found.daemons.items()} == {
             name: daemon.pid for name, daemon in airflow_stack.daemons.items()
         }
-        assert {"PostgreSQL", "Valkey", "api-server", "scheduler", "dag-processor", "triggerer"} == set(found.daemons)
+        assert {"PostgreSQL", "Valkey", *AIRFLOW.release.components} == set(found.daemons)
         assert found.ui_url == airflow_stack.ui_url
 
     def test_a_killed_component_is_noticed_and_comes_back(self, airflow_stack: Stack) -> None:
         airflow = airflow_stack.airflow
-        before = airflow.pids["triggerer"]
+        *_, component = AIRFLOW.release.components
+        before = airflow.pids[component]
 
-        airflow.kill("triggerer", family=True)
-        assert "triggerer" not in airflow.pids
-        with pytest.raises(NotReadyError, match="triggerer ended"):
+        airflow.kill(component, family=True)
+        assert component not in airflow.pids
+        with pytest.raises(NotReadyError, match=f"{component} ended"):
             airflow.wait_ready(timeout=5)
-        airflow.start("triggerer")
+        airflow.start(component)
         airflow.wait_ready()
 
-        assert airflow.pids["triggerer"] != before
+        assert airflow.pids[component] != before
 
     def test_secrets_are_for_the_owner_alone(self, airflow_stack: Stack) -> None:
         assert (airflow_stack.airflow.home / "secrets.json").stat().st_mode & 0o077 == 0
@@ -293,3 +372,33 @@ class TestStack:
     def test_connections_reach_the_servers(self, airflow_stack: Stack) -> None:
         done = airflow_stack.airflow.cli("connections", "get", "exclusive_postgres", "--output", "json")
         assert str(airflow_stack.postgres.port) in done.stdout
+
+    def test_another_deployment_shares_the_servers_and_nothing_else(self, airflow_stack: Stack) -> None:
+        """The mini deployment; with Airflow 3, which has no SequentialExecutor, one that runs a task at a time."""
+        profile = MINI if MINI.release is AIRFLOW.release else Profile("single", AIRFLOW_3, "LocalExecutor", 1)
+        other = Stack(airflow_stack.folder, profile, durable=False, paused_at_creation=True)
+        try:
+            with other:
+                assert other.redis_url == airflow_stack.redis_url
+                assert other.status_dsn == airflow_stack.status_dsn
+                assert other.metadata_dsn != airflow_stack.metadata_dsn
+                assert other.ui_url != airflow_stack.ui_url
+                api = other.airflow.api
+                api.wait_for_dag("example_bash")
+                api.unpause("example_bash")
+                run_id = api.trigger_dag("example_bash")
+                assert api.wait_for_run("example_bash", run_id) == "success"
+                with JobGuard(redis=other.redis_url, postgres=other.status_dsn) as guard:
+                    (attempt,) = guard.history("example_bash.report")
+                assert (attempt.source.deployment, attempt.source.run_id) == (profile.name, run_id)
+        finally:
+            other.remove()
+
+        assert Stack(airflow_stack.folder, airflow_stack.profile).attach()
+        assert not other.home.exists()
+        assert other.metadata_dsn.rpartition("/")[2] not in _databases(airflow_stack)
+
+
+def _databases(stack: Stack) -> set[str]:
+    with psycopg.connect(stack.status_dsn) as connection:
+        return {name for (name,) in connection.execute("SELECT datname FROM pg_database")}

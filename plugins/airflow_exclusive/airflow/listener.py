@@ -17,13 +17,16 @@ from airflow_exclusive.guard import JobGuard
 log = logging.getLogger(__name__)
 
 
+_supervisor: int | None = None
+
+
 @dataclass
 class _Success:
     guard: JobGuard
     job_name: str
     run_key: str
     source: Source
-    supervisor: int = field(default_factory=os.getppid)
+    supervisor: int = field(default_factory=lambda: _supervisor or os.getppid())
 
 
 _waiting: list[_Success] = []
@@ -40,6 +43,13 @@ def on_starting(component: object) -> None:
     if getattr(component, "job_type", None) == "SchedulerJob":
         import psycopg  # noqa: F401
         import redis  # noqa: F401
+
+
+@hookimpl
+def on_task_instance_running(previous_state: object, task_instance: object) -> None:  # noqa: ARG001
+    """Remember who started the task: should that process die while it works, it has another parent by its end."""
+    global _supervisor
+    _supervisor = os.getppid()
 
 
 @hookimpl

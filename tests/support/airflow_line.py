@@ -1,0 +1,42 @@
+"""Where one line of Airflow behaves otherwise than the other, and the tests have to know."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from deploy.embedded.release import AIRFLOW_2, AIRFLOW_3, Release, installed_release
+
+
+@dataclass(frozen=True)
+class Line:
+    release: Release
+    impatient: Mapping[str, str]
+    """Settings: Airflow waits five minutes until it believes that a task has died, the tests haven't that much time."""
+    patient: Mapping[str, str]
+    """Settings: Airflow believes for long enough that a silent task lives."""
+
+
+_LINES = (
+    Line(
+        AIRFLOW_2,
+        impatient={
+            "AIRFLOW__SCHEDULER__SCHEDULER_ZOMBIE_TASK_THRESHOLD": "12",
+            "AIRFLOW__SCHEDULER__ZOMBIE_DETECTION_INTERVAL": "2",
+            "AIRFLOW__SCHEDULER__JOB_HEARTBEAT_SEC": "2",
+        },
+        patient={"AIRFLOW__SCHEDULER__SCHEDULER_ZOMBIE_TASK_THRESHOLD": "120"},
+    ),
+    Line(
+        AIRFLOW_3,
+        impatient={
+            "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT": "12",
+            "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT_DETECTION_INTERVAL": "2",
+            "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_SEC": "2",
+        },
+        patient={"AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT": "120"},
+    ),
+)
+
+AIRFLOW = next(line for line in _LINES if line.release is installed_release())
+"""The one that the tests run with."""
