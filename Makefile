@@ -62,6 +62,14 @@ test-mini: system-packages venv-mini ## Run all tests with Airflow 2.11
 bench: venv ## Measure what guarding costs, each figure against its limit
 	$(BIN)/python -m benchmarks
 
+.PHONY: compare
+compare: venv venv-mini ## Measure the deployments against each other, about half an hour; writes comparison/
+	$(BIN)/python -m benchmarks.comparison
+
+.PHONY: side-by-side
+side-by-side: venv venv-mini system-packages ## Let both Airflows work through 200 ticks together, killing each (TICKS=…)
+	$(BIN)/python -m pytest tests/side_by_side $(if $(TICKS),--ticks $(TICKS))
+
 .PHONY: system-packages
 system-packages:
 	@sh deploy/system-packages.sh

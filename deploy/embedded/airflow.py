@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import json
 import os
 import secrets
@@ -15,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import psutil
 
 from deploy.embedded.ports import LOOPBACK, free_port
 from deploy.embedded.process import Daemon, NotReadyError, kill_all, marked, wait_until
@@ -166,6 +168,14 @@ class AirflowDeployment:
         else:
             daemon.send(signal.SIGKILL)
             daemon.wait(5)
+
+    def lose(self) -> None:
+        """What a power cut does: everything is gone at the same moment, tasks, orphans and keepers included."""
+        processes = marked(MARK, self.run_mark)
+        for process in processes:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.suspend()
+        kill_all(processes)
 
     def __enter__(self) -> Self:
         self.home.mkdir(parents=True, exist_ok=True)

@@ -8,7 +8,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
@@ -21,6 +21,9 @@ T = TypeVar("T")
 _CLOCK_STEPS = 2.0
 """Seconds by which one process' start time may differ between two looks: it is told relative to the wall clock, which
 gets set. A pid isn't given out again that soon."""
+
+_children: dict[int, subprocess.Popen[bytes]] = {}
+"""Those of this process, until they are collected."""
 
 
 class NotReadyError(RuntimeError):
@@ -40,7 +43,6 @@ class Daemon:
     created: float
     """Start time of the process, seconds since the epoch as psutil reports it."""
     log: Path
-    popen: subprocess.Popen[bytes] | None = field(default=None, compare=False, repr=False)
 
     @classmethod
     def spawn(
@@ -66,20 +68,23 @@ class Daemon:
                 start_new_session=True,
                 **(account.popen_arguments() if account else {}),
             )
-        return cls(name, popen.pid, psutil.Process(popen.pid).create_time(), log, popen)
+        _children[popen.pid] = popen
+        return cls(name, popen.pid, psutil.Process(popen.pid).create_time(), log)
 
     @property
     def process(self) -> psutil.Process | None:
         """The running process, or None when it has ended."""
-        if self.popen is not None:
-            # Our own child is there until we collect it. It may look like a zombie while threads of it still run.
-            return psutil.Process(self.pid) if self.popen.poll() is None else None
+        child = _children.get(self.pid)
+        if child is not None and child.poll() is not None:
+            del _children[self.pid]
+            return None
         try:
             process = psutil.Process(self.pid)
             same = abs(process.create_time() - self.created) < _CLOCK_STEPS
         except psutil.NoSuchProcess:
             return None
-        return process if same and _runs(process) else None
+        # Our own child is there until we collect it. It may look like a zombie while threads of it still run.
+        return process if same and (child is not None or _runs(process)) else None
 
     @property
     def alive(self) -> bool:

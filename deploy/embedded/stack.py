@@ -164,13 +164,15 @@ class Stack:
     def remove(self) -> None:
         """Stop everything, and forget the data, other deployments' excepted."""
         self._stop_airflow()
+        self.servers.attach()
         others = any(home != self.home for home in self.home.parent.glob("*") if (home / "secrets.json").exists())
-        if others:
+        shared = others or bool(self.servers.users - {self.profile.name})
+        if shared:
             self.servers.start(self.profile.name)
             self.postgres.drop_database(self._metadata)
         self.servers.stop(self.profile.name)
         shutil.rmtree(self.home, ignore_errors=True)
-        if not others:
+        if not shared:
             self.servers.remove()
             shutil.rmtree(self.folder, ignore_errors=True)
 

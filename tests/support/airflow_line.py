@@ -17,7 +17,7 @@ class Line:
     """Settings: Airflow believes for long enough that a silent task lives."""
 
 
-_LINES = (
+LINES = (
     Line(
         AIRFLOW_2,
         impatient={
@@ -38,5 +38,5 @@ _LINES = (
     ),
 )
 
-AIRFLOW = next(line for line in _LINES if line.release is installed_release())
+AIRFLOW = next(line for line in LINES if line.release is installed_release())
 """The one that the tests run with."""

@@ -1,0 +1,175 @@
+"""Two deployments with one DAG folder, one lock server and one status database between them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+from psycopg.rows import dict_row
+
+from deploy.embedded.release import AIRFLOW_2
+from deploy.embedded.stack import FULL, MINI, Profile, Stack
+from tests.side_by_side.dags.shared_ticks import JOB
+from tests.support.airflow_line import LINES
+from tests.support.waiting import eventually
+
+PATIENCE = 180
+"""Seconds until an event that must come is given up on; nothing is ever expected to take so long."""
+
+DONE = ("success", "skipped")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--ticks", type=int, default=200, help="Due times that both deployments are to work through.")
+
+
+@dataclass(frozen=True)
+class Deployment:
+    stack: Stack
+    folder: Path
+
+    @property
+    def name(self) -> str:
+        return self.stack.profile.name
+
+    def begin(self) -> None:
+        api = self.stack.airflow.api
+        api.wait_for_dag(JOB)
+        api.unpause(JOB)
+
+    def start_again(self) -> None:
+        self.stack.start()
+
+    def hold(self) -> None:
+        """Who works here from now on comes to no end."""
+        (self.folder / f"hold-{self.name}").touch()
+
+    def let_go(self) -> None:
+        (self.folder / f"hold-{self.name}").unlink(missing_ok=True)
+
+    def kill(self) -> None:
+        self.stack.airflow.lose()
+
+    def tasks(self) -> list[dict[str, Any]]:
+        """What its metadata database says of each tick: run_key, state, and what the task was told."""
+        query = """
+            SELECT to_char(r.data_interval_end AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS"Z"') AS run_key, t.state,
+                x.value AS told
+            FROM dag_run r
+            JOIN task_instance t ON t.dag_id = r.dag_id AND t.run_id = r.run_id
+            LEFT JOIN xcom x ON x.dag_id = t.dag_id AND x.run_id = t.run_id AND x.task_id = t.task_id
+                AND x.key = 'exclusive'
+            WHERE r.dag_id = %s ORDER BY 1
+        """
+        with psycopg.connect(self.stack.metadata_dsn, row_factory=dict_row) as connection:
+            return connection.execute(query, [JOB]).fetchall()
+
+    def states(self) -> dict[str, str]:
+        return {task["run_key"]: task["state"] for task in self.tasks()}
+
+
+@dataclass(frozen=True)
+class Ledger:
+    """What the two share, read past every library of ours."""
+
+    status_dsn: str
+    warehouse_dsn: str
+
+    def attempts(self) -> list[dict[str, Any]]:
+        query = """
+            SELECT run_key, outcome, node_id, deployment, fencing_token, started_at, now() AS now
+            FROM exclusive.scheduled_job_run WHERE job_name = %s ORDER BY fencing_token
+        """
+        with psycopg.connect(self.status_dsn, row_factory=dict_row) as connection:
+            return connection.execute(query, [JOB]).fetchall()
+
+    def lines(self) -> list[tuple[str, int, str]]:
+        with psycopg.connect(self.warehouse_dsn) as connection:
+            return connection.execute("SELECT run_key, token, deployment FROM line ORDER BY run_key").fetchall()
+
+    def now(self) -> datetime:
+        """By the clock that judges leases."""
+        with psycopg.connect(self.status_dsn) as connection:
+            (answer,) = connection.execute("SELECT clock_timestamp()").fetchone() or ()
+        return answer
+
+    def done(self) -> set[str]:
+        return {attempt["run_key"] for attempt in self.attempts() if attempt["outcome"] == "success"}
+
+    def runner(self) -> str | None:
+        """The deployment that has the job."""
+        return next((one["deployment"] for one in self.attempts() if one["outcome"] == "running"), None)
+
+    def wait_for_runner(self, deployment: Deployment) -> None:
+        eventually(lambda: self.runner() == deployment.name, timeout=PATIENCE, every=0.2)
+
+    def wait_for_waiter(self, deployment: Deployment) -> None:
+        """Until it has got to a tick that isn't done while another deployment runs the job."""
+
+        def waits() -> bool:
+            done = self.done()
+            return any(
+                state in ("running", "up_for_reschedule", "deferred") and run_key not in done
+                for run_key, state in deployment.states().items()
+            )
+
+        eventually(waits, timeout=PATIENCE, every=0.5)
+
+
+@pytest.fixture
+def ticks(request: pytest.FixtureRequest) -> int:
+    return int(request.config.getoption("--ticks"))
+
+
+@pytest.fixture
+def say(capsys: pytest.CaptureFixture[str]) -> Callable[[str], None]:
+    """Progress, for whoever waits."""
+
+    def told(text: str) -> None:
+        with capsys.disabled():
+            print(text, flush=True)
+
+    return told
+
+
+@pytest.fixture
+def deployments(tmp_path: Path, ticks: int, say: Callable[[str], None]) -> Iterator[tuple[Deployment, Deployment]]:
+    """The full one and the mini one."""
+    if not AIRFLOW_2.python.exists():
+        pytest.fail("Airflow 2.11 isn't installed: make venv-mini", pytrace=False)
+    folder = tmp_path / "held"
+    folder.mkdir()
+
+    def stack(profile: Profile) -> Stack:
+        line = next(line for line in LINES if line.release is profile.release)
+        return Stack(
+            tmp_path / "stack",
+            profile,
+            dags_folder=Path(__file__).parent / "dags",
+            durable=False,
+            paused_at_creation=True,
+            env={**line.impatient, "SIDE_BY_SIDE_TICKS": str(ticks), "SIDE_BY_SIDE_FOLDER": str(folder)},
+            say=lambda what: say(f"{profile.name}: starting {what}"),
+        )
+
+    both = stack(FULL), stack(MINI)
+    try:
+        for one in both:
+            one.start()
+        with psycopg.connect(both[0].warehouse_dsn, autocommit=True) as connection:
+            connection.execute("CREATE TABLE line (run_key text, token bigint, deployment text)")
+        yield Deployment(both[0], folder), Deployment(both[1], folder)
+    finally:
+        for one in both:
+            one.remove()
+
+
+@pytest.fixture
+def ledger(deployments: tuple[Deployment, Deployment]) -> Ledger:
+    stack = deployments[0].stack
+    return Ledger(stack.status_dsn, stack.warehouse_dsn)
