@@ -137,7 +137,7 @@ class Bench:
         for what, kill in (
             ("the task's process", self._kill_task),
             ("the task's supervisor", self._kill_supervisor),
-            ("the scheduler", self._kill_scheduler),
+            ("the scheduler and its workers", self._kill_scheduler),
             ("all of Airflow", self._kill_all),
         ):
             for variant in VARIANTS:
@@ -162,7 +162,8 @@ class Bench:
         os.kill(note["supervisor"], signal.SIGKILL)
 
     def _kill_scheduler(self, note: dict[str, int]) -> None:  # noqa: ARG002 - all are called alike
-        self.stack.airflow.kill("scheduler")
+        # Its workers too, as a service manager does: they hold the dead one's connection open, with its locks.
+        self.stack.airflow.kill("scheduler", family=True)
         self._start_again()
 
     def _kill_all(self, note: dict[str, int]) -> None:  # noqa: ARG002

@@ -18,6 +18,7 @@ START = datetime(2026, 1, 1, tzinfo=timezone.utc)
 OPERATORS: dict[str, Any] = {"plain": PythonOperator, "guarded": ExclusivePythonOperator}
 EVERY = timedelta(seconds=12)
 LONG = 5.0
+VICTIM = 12.0
 
 
 def nothing() -> None:
@@ -35,7 +36,7 @@ def victim(folder: str, kind: str, lease: Any = None) -> None:
     note = Path(folder, f"{time.time()}.began")
     note.with_suffix(".new").write_text(json.dumps({"pid": os.getpid(), "supervisor": os.getppid()}))
     note.with_suffix(".new").rename(note)
-    time.sleep(LONG)
+    time.sleep(VICTIM)
     warehouse = BaseHook.get_connection("warehouse")
     address = {"host": warehouse.host, "port": warehouse.port, "user": warehouse.login, "dbname": warehouse.schema}
     statement, values = "INSERT INTO comparison_effect VALUES (%s, %s)", [folder, kind]
