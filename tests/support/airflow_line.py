@@ -15,6 +15,8 @@ class Line:
     """Settings: Airflow waits five minutes until it believes that a task has died, the tests haven't that much time."""
     patient: Mapping[str, str]
     """Settings: Airflow believes for long enough that a silent task lives."""
+    ends_replaced_tasks: bool
+    """Whether a try is ended that Airflow has put another one in the place of."""
 
 
 LINES = (
@@ -26,6 +28,7 @@ LINES = (
             "AIRFLOW__SCHEDULER__JOB_HEARTBEAT_SEC": "2",
         },
         patient={"AIRFLOW__SCHEDULER__SCHEDULER_ZOMBIE_TASK_THRESHOLD": "120"},
+        ends_replaced_tasks=False,
     ),
     Line(
         AIRFLOW_3,
@@ -35,6 +38,7 @@ LINES = (
             "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_SEC": "2",
         },
         patient={"AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT": "120"},
+        ends_replaced_tasks=True,
     ),
 )
 
