@@ -82,3 +82,15 @@ $(VENV)/.ready: $(VENV)/.uv requirements/$(AIRFLOW).txt pyproject.toml
 	$(BIN)/uv pip sync --quiet --python $(BIN)/python --require-hashes requirements/$(AIRFLOW).txt
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable .
 	touch $@
+
+.PHONY: env
+env: ## Write .env for docker-compose.yml, with random secrets
+	@$(or $(PYTHON),python3) deploy/compose/env.py
+
+.PHONY: compose-check
+compose-check: venv ## Check docker-compose.yml and docs/kubernetes.md, without an engine
+	$(BIN)/python -m pytest -q tests/deploy/test_compose.py tests/deploy/test_kubernetes.py
+
+.PHONY: compose-test
+compose-test: venv ## Run docker-compose.yml for real, kill a worker in it, and count (needs a Docker engine)
+	$(BIN)/python -m deploy.compose
