@@ -87,16 +87,22 @@ class Rehearsal:
         with _interruptible(), self.compose:
             try:
                 self.start()
-                return self.perform()
-            except _TROUBLE:
-                (FOLDER / "logs.txt").write_text(self.compose.run("logs", "--no-color", timeout=120))
-                console.print(f"The services' logs are in {FOLDER / 'logs.txt'}", style="red")
-                raise
-            finally:
-                self.say("removing everything but the images")
+                wrong = self.perform()
+            except _TROUBLE as error:
+                wrong = [f"{type(error).__name__}: {error}"]
+            if wrong:
+                self.keep_logs()
+            self.say("removing everything but the images")
+            return wrong
 
     def say(self, text: str) -> None:
         console.print(f"[dim]{time.monotonic() - self.began:4.0f} s[/] {text}", soft_wrap=True)
+
+    def keep_logs(self) -> None:
+        (FOLDER / "services.log").write_text(self.compose.run("logs", "--no-color", timeout=120))
+        for service in ("scheduler", "mini-scheduler"):
+            self.compose.run("cp", f"{service}:/opt/airflow/logs", str(FOLDER / f"{service}-tasks"))
+        console.print(f"The logs of services and tasks are in {FOLDER}", style="red")
 
     def start(self) -> None:
         self.say("building the images")
