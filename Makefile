@@ -89,7 +89,7 @@ env: ## Write .env for docker-compose.yml, with random secrets
 
 .PHONY: compose-check
 compose-check: venv ## Check docker-compose.yml and docs/kubernetes.md, without an engine
-	$(BIN)/python -m pytest -q tests/deploy/test_compose.py tests/deploy/test_kubernetes.py
+	@for python in .venv*/bin/python; do $$python -m pytest -q tests/deploy/test_compose.py tests/deploy/test_kubernetes.py || exit; done
 
 .PHONY: compose-test
 compose-test: venv ## Run docker-compose.yml for real, kill a worker in it, and count (needs a Docker engine)

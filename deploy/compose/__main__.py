@@ -14,6 +14,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import datetime, timezone
 from types import FrameType
 from typing import NoReturn, TypeVar
 
@@ -39,7 +40,7 @@ FOLDER = env.PROJECT / ".embedded" / "compose"
 FILES = [env.PROJECT / "docker-compose.yml", env.PROJECT / "deploy" / "compose" / "rehearsal.yml"]
 
 _LOAD_DAG = "flights_load"
-_STRUCK = TICKS[10]
+_STRUCK = TICKS[20]
 _POINT = "after-commit"
 _AT_ONCE = 2
 _UP_WITHIN = 900
@@ -125,7 +126,7 @@ class Rehearsal:
             postgres=f"postgresql://exclusive_runtime:{runtime}@{postgres}/exclusive",
         ) as guard:
             self.load(full, mini, warehouse)
-            self.ask(full, mini)
+            self.ask(full, mini, guard)
             killed = self.kill_a_worker(guard)
             self.checkpoint.lift()
             mini.trigger(GUARDED_DAG, _STRUCK)
@@ -143,22 +144,27 @@ class Rehearsal:
         if wrong or loaded != ALL_FLIGHTS:
             raise NotReadyError(f"{loaded:,} flights were loaded; {'; '.join(wrong)}")
 
-    def ask(self, full: Full, mini: Mini) -> None:
-        """Both for each tick of January; the mini deployment comes later to the one at which a worker is killed."""
+    def ask(self, full: Full, mini: Mini, guard: JobGuard) -> None:
+        """Both for each tick of January, from either end; the mini deployment, which is slower, begins.
+
+        It is asked later for the tick at which a worker is to be killed.
+        """
         self.checkpoint.order()
         for web in (full, mini):
             self._unpause(web, GUARDED_DAG)
-        full.backfill(GUARDED_DAG, TICKS[0], TICKS[-1], at_once=_AT_ONCE)
         for tick in TICKS:
             if tick != _STRUCK:
                 mini.trigger(GUARDED_DAG, tick)
-        self.say(f"both are asked for the {len(TICKS)} ticks of January 2013, {FLIGHTS:,} flights")
+        self._until(lambda: _done_by(guard)[mini.name] or None, "the mini deployment's first tick")
+        full.backfill(GUARDED_DAG, TICKS[0], TICKS[-1], at_once=_AT_ONCE)
+        self.say(f"both are at the {len(TICKS)} ticks of January 2013, {FLIGHTS:,} flights, from either end")
 
     def kill_a_worker(self, guard: JobGuard) -> Attempt:
         """The one whose job has committed its effect for the struck tick, and hasn't said so yet."""
         self._until(lambda: self.checkpoint.reached or None, f"a worker at {_STRUCK}")
         running = guard.history(JOB, run_key=_STRUCK)[0]
         container = running.node_id.partition("/")[0]
+        self.killed_at = datetime.now(timezone.utc)
         self.compose.kill(container)
         self.say(f"{_STRUCK}: worker {container} is killed after its job's commit; token {running.fencing_token}")
         return running
@@ -180,20 +186,25 @@ class Rehearsal:
         account = draw_up(warehouse, guard)
         attempts = guard.history(JOB, limit=10_000)
         outcomes = Counter(one.outcome for one in attempts)
-        done_by = Counter(one.source.deployment for one in attempts if one.outcome == "success")
+        done_by = _done_by(guard)
         refusals = Counter(one.reason for one in guard.refusals(JOB, limit=10_000))
         self.say(f"{sum(one.guarded for one in account.ticks):,} flights on {len(account.ticks)} days")
         for title, counts in (("attempts", outcomes), ("done by", done_by), ("refused", refusals)):
             self.say(f"{title}: {', '.join(f'{name} {number}' for name, number in sorted(counts.items()))}")
-        ended = next(one for one in attempts if one.owner == killed.owner)
-        success = [one for one in attempts if one.run_key == _STRUCK and one.outcome == "success"]
+        for one in attempts:
+            if one.outcome == "failed":
+                self.say(f"note: an attempt at {one.run_key} by {one.source} failed: {one.error}")
         wrong = list(account.faults)
-        if ended.outcome != "taken_over":
+        wrong += [f"the {name} deployment did nothing" for name in ("full", "mini") if not done_by[name]]
+        ended = next(one for one in attempts if one.owner == killed.owner)
+        if ended.outcome != "taken_over" or ended.finished_at is None:
             wrong.append(f"{_STRUCK}: the killed worker's attempt is {ended.outcome} in the ledger, not taken_over")
-        elif success and ended.finished_at:
-            lapse = (success[0].started_at - killed.started_at).total_seconds()
-            node, name = success[0].node_id.partition("/")[0], success[0].source.deployment
-            self.say(f"{_STRUCK}: taken over by {name} on {node}, {lapse:.0f} s after the killed attempt had begun")
+        else:
+            lapse = (ended.finished_at - self.killed_at).total_seconds()
+            done = [one for one in attempts if one.run_key == _STRUCK and one.outcome == "success"]
+            self.say(
+                f"{_STRUCK}: taken over {lapse:.1f} s after the kill; done by {done[0].source if done else 'nobody'}"
+            )
         if not wrong:
             console.print("[bold green]Each tick ran once between the two deployments, and counts once.[/]")
         return wrong
@@ -204,6 +215,11 @@ class Rehearsal:
     @staticmethod
     def _until(probe: Callable[[], T | None], what: str, *, period: float = 0.1) -> T:
         return wait_until(probe, timeout=_DONE_WITHIN, what=what, period=period)
+
+
+def _done_by(guard: JobGuard) -> Counter[str]:
+    """How many ticks each deployment has done."""
+    return Counter(one.source.deployment for one in guard.history(JOB, limit=10_000) if one.outcome == "success")
 
 
 @contextmanager

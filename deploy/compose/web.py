@@ -43,8 +43,9 @@ class Full(Web):
         super().__init__("full", _client(f"{url}/api/v2", headers={"Authorization": f"Bearer {token}"}))
 
     def backfill(self, dag: str, first: str, last: str, *, at_once: int) -> None:
-        """Ask for all ticks between two fire times."""
-        self._post("/backfills", {"dag_id": dag, "from_date": first, "to_date": last, "max_active_runs": at_once})
+        """Ask for all ticks between two fire times, the last one first."""
+        span = {"from_date": first, "to_date": last, "run_backwards": True}
+        self._post("/backfills", {"dag_id": dag, "max_active_runs": at_once, **span})
 
 
 class Mini(Web):
