@@ -71,17 +71,17 @@ class Rehearsal:
     def __init__(self, workers: int) -> None:
         self.workers = workers
         self.began = time.monotonic()
-        shutil.rmtree(FOLDER, ignore_errors=True)
         self.checkpoint = Checkpoint(FOLDER / "checkpoints", _STRUCK, _POINT)
+        # ports that are free, whatever .env says
+        own = {"AIRFLOW_PORT": "0", "MINI_PORT": "0", "CHECKPOINTS": str(self.checkpoint.folder)}
+        self.compose = Compose(
+            "airflow-exclusive-rehearsal", files=FILES, env_file=FOLDER / "env", env={**os.environ, **own}
+        )
+        shutil.rmtree(FOLDER, ignore_errors=True)
         self.checkpoint.folder.mkdir(parents=True)
         self.checkpoint.folder.chmod(0o777)  # the containers' user writes there
         env.write(FOLDER / "env")
         self.secrets = env.assignments((FOLDER / "env").read_text())
-        # ports that are free, whatever .env says
-        ports = {"AIRFLOW_PORT": "0", "MINI_PORT": "0", "CHECKPOINTS": str(self.checkpoint.folder)}
-        self.compose = Compose(
-            "airflow-exclusive-rehearsal", files=FILES, env_file=FOLDER / "env", env={**os.environ, **ports}
-        )
 
     def run(self) -> list[str]:
         """From the images to the account; what was wrong with it."""
