@@ -116,3 +116,15 @@ $(VENV)/.ready $(MINI)/.ready: %/.ready: %/.uv pyproject.toml
 	$(@D)/bin/uv pip sync --quiet --python $(@D)/bin/python --require-hashes $(filter requirements/%,$^)
 	$(@D)/bin/uv pip install --quiet --python $(@D)/bin/python --no-deps --no-build-isolation --editable .
 	touch $@
+
+.PHONY: env
+env: ## Write .env for docker-compose.yml, with random secrets
+	@$(or $(PYTHON),python3) deploy/compose/env.py
+
+.PHONY: compose-check
+compose-check: venv ## Check docker-compose.yml and docs/kubernetes.md, without an engine
+	@for python in .venv*/bin/python; do $$python -m pytest -q tests/deploy/test_compose.py tests/deploy/test_kubernetes.py || exit; done
+
+.PHONY: compose-test
+compose-test: venv ## Run docker-compose.yml for real, kill a worker in it, and count (needs a Docker engine)
+	$(BIN)/python -m deploy.compose

@@ -114,7 +114,7 @@ class Play:
     def _settle(self, stage: Stage, faults: list[Fault], *, cut_short: bool) -> list[str]:
         """Show what came out, and give what is wrong with it; a play that was cut short is told of already."""
         try:
-            account = draw_up(stage)
+            account = draw_up(stage.stack.warehouse_dsn, stage.guard)
         except _TROUBLE as error:
             return [f"no account could be drawn up: {error}"]
         signs = dict(zip("abcdefgh", faults, strict=False))

@@ -9,7 +9,7 @@ from datetime import date
 import psycopg
 from rich.table import Table
 
-from deploy.demo.stage import Stage
+from airflow_exclusive import JobGuard
 from deploy.demo.ticks import FLIGHTS, JOB, TICKS
 from include.flights import day_before
 
@@ -59,25 +59,25 @@ class Account:
         return [*(fault for one in self.ticks for fault in one.faults), *self.strays, *wrong]
 
 
-def draw_up(stage: Stage) -> Account:
-    """Compare everything with everything."""
+def draw_up(warehouse: str, guard: JobGuard) -> Account:
+    """Compare everything with everything; `warehouse` is the DSN of the sums."""
     ticks = {tick: TickAccount(tick, day_before(tick)) for tick in TICKS}
     by_day = {one.day: one for one in ticks.values()}
     strays = []
-    with psycopg.connect(stage.stack.warehouse_dsn) as conn:
+    with psycopg.connect(warehouse) as conn:
         for day, source, guarded, unguarded in conn.execute(_BY_DAY):
             if day in by_day:
                 one = by_day[day]
                 one.source, one.guarded, one.unguarded = source or 0, guarded, unguarded
             elif guarded:
                 strays.append(f"{day}: {guarded} flights were counted, nobody asked for that day")
-    for attempt in reversed(stage.guard.history(JOB, limit=10_000)):
+    for attempt in reversed(guard.history(JOB, limit=10_000)):
         if attempt.run_key in ticks:
             ticks[attempt.run_key].nodes.append(attempt.node_id.partition("/")[0])
             ticks[attempt.run_key].outcomes[attempt.outcome] += 1
         else:
             strays.append(f"{attempt.run_key}: in the ledger, nobody asked for that tick")
-    for refusal in stage.guard.refusals(JOB, limit=10_000):
+    for refusal in guard.refusals(JOB, limit=10_000):
         if refusal.run_key in ticks:
             ticks[refusal.run_key].refusals[refusal.reason] += 1
     return Account(list(ticks.values()), strays)

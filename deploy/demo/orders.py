@@ -20,6 +20,10 @@ class Checkpoint:
     def _order(self) -> Path:
         return self.folder / f"{self.tick}.{self.point}"
 
+    @property
+    def _trace(self) -> Path:
+        return self._order.with_name(f"{self._order.name}.reached")
+
     def order(self) -> None:
         """From now on whoever comes by waits there."""
         self._order.touch()
@@ -28,9 +32,14 @@ class Checkpoint:
         """Let whoever waits go on, and let everybody else pass."""
         self._order.unlink(missing_ok=True)
 
+    @property
+    def reached(self) -> bool:
+        """Whether somebody has come by."""
+        return self._trace.exists()
+
     def reached_by(self) -> psutil.Process | None:
-        """The process that waits there, once it does."""
+        """The process that waits there, once it does; on this machine and in this container."""
         try:
-            return psutil.Process(int(self._order.with_name(f"{self._order.name}.reached").read_text()))
+            return psutil.Process(int(self._trace.read_text()))
         except FileNotFoundError:
             return None

