@@ -36,6 +36,9 @@ INTRODUCTION = (
     " for CPU. Medians; the 95th percentile where there are several samples. Guarded tasks: leases of 30 s. Airflow"
     " believes for 30 s that a silent task lives (its default: 300 s); what was killed is started again at once."
 )
+_IN_DETAIL = (FULL, MINI)
+"""Of these it is also measured what happens when parts of them are killed: the third is like the first there."""
+
 CASES: tuple[Callable[[Bench], Iterator[Sample]], ...] = (
     Bench.idle,
     Bench.one_task,
@@ -43,7 +46,6 @@ CASES: tuple[Callable[[Bench], Iterator[Sample]], ...] = (
     Bench.short,
     Bench.long,
     Bench.waiting,
-    Bench.killed,
 )
 
 
@@ -88,6 +90,8 @@ def _alone(column: Column) -> Samples:
         yield bench.sample("start again", "", time.monotonic() - began, "s")
         for case in CASES:
             yield from case(bench)
+        if column.profile in _IN_DETAIL:
+            yield from bench.killed()
 
 
 def _both() -> Samples:

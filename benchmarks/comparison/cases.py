@@ -22,8 +22,8 @@ from deploy.embedded.airflow_api import AirflowApi
 from deploy.embedded.stack import Stack
 
 VARIANTS = ("plain", "guarded")
-_IDLE = 20.0
-_DUE_RUNS = 16
+_IDLE = 10.0
+_DUE_RUNS = 12
 _ONE_RUNS = 5
 _BLOCKED = 30.0
 _PATIENCE = 600.0

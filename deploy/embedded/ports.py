@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import random
 import socket
 from collections.abc import Iterable
@@ -12,6 +13,12 @@ _RANGE = range(20_000, 30_000)
 # A server is slow to take the port that was chosen for it. Until this process ends, the UDP port of the same number,
 # which no server wants, tells everybody else on this machine that it is given away.
 _given: dict[int, socket.socket] = {}
+
+
+@atexit.register
+def _give_back() -> None:
+    for sign in _given.values():
+        sign.close()
 
 
 def is_free(port: int) -> bool:

@@ -13,6 +13,7 @@ import pytest
 
 from deploy.embedded.airflow import AirflowDeployment
 from deploy.embedded.process import kill_all
+from deploy.embedded.release import AIRFLOW_2
 from deploy.embedded.stack import Stack
 from tests.acceptance.conftest import PATIENCE, Meeting, Meetings, works
 from tests.support.airflow_line import AIRFLOW
@@ -111,6 +112,9 @@ def test_a_restarted_scheduler_does_not_start_a_running_task_twice(
         kill_all(left_behind)
 
 
+@pytest.mark.skipif(
+    AIRFLOW.release is AIRFLOW_2, reason="Airflow 2 takes itself for dead and alive in turns, and may leave its task be"
+)
 def test_a_scheduler_that_stood_still_does_not_start_its_own_task_twice(
     meetings: Meetings, hasty_scheduler: AirflowDeployment, airflow_stack: Stack
 ) -> None:

@@ -18,14 +18,13 @@ import psycopg
 import pytest
 import redis
 
-from airflow_exclusive import JobGuard
 from deploy.embedded.account import Account, service_folder
 from deploy.embedded.airflow import AirflowDeployment
 from deploy.embedded.ports import free_port, is_free
 from deploy.embedded.postgres import EmbeddedPostgres, ExternalPostgres
 from deploy.embedded.process import Daemon, NotReadyError, marked, wait_until
 from deploy.embedded.release import AIRFLOW_2, AIRFLOW_3, PROJECT
-from deploy.embedded.stack import MINI, Profile, Stack
+from deploy.embedded.stack import Stack
 from deploy.embedded.state import InUseError, State, exclusive_use
 from deploy.embedded.valkey import EmbeddedValkey, ExternalRedis
 from tests.support.airflow_line import AIRFLOW
@@ -372,33 +371,3 @@ class TestStack:
     def test_connections_reach_the_servers(self, airflow_stack: Stack) -> None:
         done = airflow_stack.airflow.cli("connections", "get", "exclusive_postgres", "--output", "json")
         assert str(airflow_stack.postgres.port) in done.stdout
-
-    def test_another_deployment_shares_the_servers_and_nothing_else(self, airflow_stack: Stack) -> None:
-        """The mini deployment; with Airflow 3, which has no SequentialExecutor, one that runs a task at a time."""
-        profile = MINI if MINI.release is AIRFLOW.release else Profile("single", AIRFLOW_3, "LocalExecutor", 1)
-        other = Stack(airflow_stack.folder, profile, durable=False, paused_at_creation=True)
-        try:
-            with other:
-                assert other.redis_url == airflow_stack.redis_url
-                assert other.status_dsn == airflow_stack.status_dsn
-                assert other.metadata_dsn != airflow_stack.metadata_dsn
-                assert other.ui_url != airflow_stack.ui_url
-                api = other.airflow.api
-                api.wait_for_dag("example_bash")
-                api.unpause("example_bash")
-                run_id = api.trigger_dag("example_bash")
-                assert api.wait_for_run("example_bash", run_id) == "success"
-                with JobGuard(redis=other.redis_url, postgres=other.status_dsn) as guard:
-                    (attempt,) = guard.history("example_bash.report")
-                assert (attempt.source.deployment, attempt.source.run_id) == (profile.name, run_id)
-        finally:
-            other.remove()
-
-        assert Stack(airflow_stack.folder, airflow_stack.profile).attach()
-        assert not other.home.exists()
-        assert other.metadata_dsn.rpartition("/")[2] not in _databases(airflow_stack)
-
-
-def _databases(stack: Stack) -> set[str]:
-    with psycopg.connect(stack.status_dsn) as connection:
-        return {name for (name,) in connection.execute("SELECT datname FROM pg_database")}
