@@ -19,6 +19,7 @@ for _name in [name for name in os.environ if name.startswith(("AIRFLOW_", "EXCLU
     del os.environ[_name]
 _AIRFLOW_HOME = tempfile.mkdtemp(prefix="airflow-exclusive-tests-")
 os.environ["AIRFLOW_HOME"] = _AIRFLOW_HOME
+os.environ["AIRFLOW__CORE__EXECUTOR"] = "LocalExecutor"  # Airflow 2's default, another one, changes ours
 os.environ["AIRFLOW__CORE__LOAD_EXAMPLES"] = "False"
 os.environ["AIRFLOW__USAGE_DATA_COLLECTION__ENABLED"] = "False"
 

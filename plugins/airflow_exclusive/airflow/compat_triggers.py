@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from airflow.providers.common.compat.connection import get_async_connection, get_async_extra_dejson
+from airflow.providers.common.compat.connection import get_async_connection
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
-__all__ = ["BaseTrigger", "TriggerEvent", "get_async_connection", "get_async_extra_dejson"]
+__all__ = ["BaseTrigger", "TriggerEvent", "get_async_connection"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from typing import Any
 from urllib.parse import quote, urlencode
@@ -126,13 +127,22 @@ def _connection(kind: str, conn_id: str) -> Connection:
 
 
 async def _async_connection(kind: str, conn_id: str) -> tuple[Connection, Extra]:
-    from airflow_exclusive.airflow.compat_triggers import get_async_connection, get_async_extra_dejson
+    from airflow_exclusive.airflow.compat_triggers import get_async_connection
 
     try:
         connection = await get_async_connection(conn_id)
     except AirflowNotFoundException as error:
         raise _missing(kind, conn_id) from error
-    return _checked(kind, connection), await get_async_extra_dejson(connection)
+    return _checked(kind, connection), _plain_extra(connection)
+
+
+def _plain_extra(connection: Connection) -> Extra:
+    """As `extra_dejson` has it, which asks Airflow to mask secrets besides: a trigger's loop mustn't wait for that."""
+    try:
+        extra = json.loads(connection.extra or "{}")
+    except ValueError:
+        return {}
+    return extra if isinstance(extra, dict) else {}
 
 
 def _missing(kind: str, conn_id: str) -> InvalidSetting:
