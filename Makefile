@@ -10,6 +10,8 @@ PYTHON_2_11 ?=
 VENV := .venv
 BIN := $(VENV)/bin
 MINI := .venv-2.11
+# Two tests at a time: most of them wait for something. The one Airflow is for one of the two.
+WORKERS := -n 2 --dist loadgroup
 COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.10 --no-python-downloads \
 	--generate-hashes --no-header $(if $(UPGRADE),--upgrade)
 
@@ -52,11 +54,11 @@ down-mini: venv-mini ## Stop what `make up-mini` started, keeping its data
 
 .PHONY: test
 test: system-packages venv ## Run all tests
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest $(WORKERS)
 
 .PHONY: test-mini
 test-mini: system-packages venv-mini ## Run all tests with Airflow 2.11
-	$(MINI)/bin/python -m pytest
+	$(MINI)/bin/python -m pytest $(WORKERS)
 
 .PHONY: bench
 bench: venv ## Measure what guarding costs, each figure against its limit

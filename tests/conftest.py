@@ -30,6 +30,14 @@ from deploy.embedded.valkey import EmbeddedValkey, ExternalRedis, RedisServer  #
 from tests.support.airflow_line import AIRFLOW  # noqa: E402
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Where several processes share the tests, one of them gets all that need a running Airflow: there is one."""
+    for item in items:
+        if "airflow_stack" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.xdist_group("airflow"))
+
+
 def pytest_unconfigure() -> None:
     shutil.rmtree(_AIRFLOW_HOME, ignore_errors=True)
 

@@ -272,11 +272,12 @@ def test_a_frozen_node_doubles_nothing_even_if_it_is_told_nothing(
 
 
 def test_a_frozen_job_that_is_to_be_stopped_is_dead_before_its_lease_lapses(job: Any, guard: JobGuard) -> None:
-    runner = job(on_lease_lost="stop")
+    runner = job(on_lease_lost="stop", ttl=2 * TTL)
     freeze(runner.pid)
     assert runner.ended() == -signal.SIGKILL
-    (status,) = guard.status(JOB)
-    assert not status.lapsed
+    eventually(lambda: outcomes(guard) == ["failed"])
+    (status,), (attempt,) = guard.status(JOB), guard.history(JOB)
+    assert (attempt.finished_at - status.heartbeat_at).total_seconds() < 2 * TTL
 
 
 # the lease is taken away
