@@ -9,6 +9,7 @@ import uuid
 from collections.abc import Iterator
 from itertools import count
 from pathlib import Path
+from typing import Any
 
 import psycopg
 import pytest
@@ -30,12 +31,16 @@ from deploy.embedded.valkey import EmbeddedValkey, ExternalRedis, RedisServer  #
 from tests.support.airflow_line import AIRFLOW  # noqa: E402
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Where several processes share the tests, one of them gets all that need a running Airflow: there is one."""
-    for item in items:
-        if "airflow_stack" in getattr(item, "fixturenames", ()):
-            item.add_marker(pytest.mark.xdist_group("airflow"))
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Where two processes share the tests, one of them gets those around the one Airflow, the other the rest."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class ByServers(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            file = nodeid.split("::")[0]
+            return "airflow" if file.startswith(("tests/acceptance/", "tests/airflow/", "tests/deploy/")) else file
+
+    return ByServers(config, log)
 
 
 def pytest_unconfigure() -> None:

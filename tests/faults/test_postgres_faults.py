@@ -18,6 +18,7 @@ from airflow_exclusive.core.errors import LeaseLost, StoreUnavailable
 from airflow_exclusive.core.lease import Lease
 from airflow_exclusive.guard import JobGuard
 from airflow_exclusive.node import clock
+from airflow_exclusive.stores.postgres.checks import check
 from airflow_exclusive.stores.postgres.effects import transaction
 from airflow_exclusive.stores.postgres.schema import upgrade
 from airflow_exclusive.stores.postgres.statements import DEFAULT_SCHEMA, statement
@@ -411,7 +412,7 @@ def test_the_documented_privileges_are_enough_and_none_is_too_many(
 ) -> None:
     dsn = breakable_postgres.create_database("status")
     before, grants = documented_roles()
-    assert len(grants) == 6
+    assert len(grants) == 7
     with psycopg.connect(dsn, autocommit=True) as conn:
         try:
             conn.execute(before.encode())
@@ -470,6 +471,8 @@ def everything(redis_url: str, dsn: str) -> list[Exception]:
         ledger.statuses.status(None)
         effect()
         effect()
+        complaints = [found for found in check(ledger.statuses.database) if found.level != "ok"]
+        assert not complaints, complaints
     except Exception as error:
         errors.append(error)
     ledger.close()
