@@ -158,6 +158,10 @@ class AirflowApi:
     def dag_runs(self, dag_id: str) -> list[Json]:
         return list(self.get(f"/dags/{quote(dag_id)}/dagRuns", limit=100)["dag_runs"])
 
+    def count_runs(self, dag_id: str, *states: str) -> int:
+        """How many runs are in one of these states, or how many there are."""
+        return int(self.get(f"/dags/{quote(dag_id)}/dagRuns", limit=1, state=list(states))["total_entries"])
+
     def dag_run(self, dag_id: str, run_id: str) -> Json:
         return self.get(_run(dag_id, run_id))
 
