@@ -26,6 +26,10 @@ help: ## Show this list
 demo: venv ## Show in a few minutes what exclusive jobs do, on real servers
 	$(BIN)/python -m deploy.demo
 
+.PHONY: demo-celery
+demo-celery: venv ## Roll up all of 2013 on three Celery workers that are killed and stopped (JANUARY=1: January)
+	$(BIN)/python -m deploy.demo.celery $(if $(JANUARY),--january)
+
 .PHONY: up
 up: venv ## Start PostgreSQL, Valkey and Airflow with the sample DAGs; they stay up
 	$(BIN)/python -m deploy.embedded up

@@ -91,7 +91,7 @@ class AirflowDeployment:
             "exclusive.deployment": name,
             **(celery.settings if celery else {}),
         }
-        self._celery = celery
+        self.celery = celery
         self._env = dict(env or {})
         self._programs = [str(folder) for folder in (self.python.parent, *programs)]
         self.api = release.api(self._site)
@@ -242,7 +242,7 @@ class AirflowDeployment:
             if component in self.daemons
         )
         workers = [name for name in self.workers if name in self.daemons]
-        return (healthy and (self._celery is None or self._celery.answers(workers))) or None
+        return (healthy and (self.celery is None or self.celery.answers(workers))) or None
 
 
 def _reports(health: Mapping[str, Any], key: str, *, since: float) -> bool:

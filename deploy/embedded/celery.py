@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
+import redis
+
 BROKER_DATABASE = 1
 """Number of the broker's database on the lock server; the locks are in 0."""
 _ANSWER_WITHIN = 2.0
@@ -47,6 +49,6 @@ class Celery:
         with App(broker=self.broker_url, set_as_current=False) as app:
             try:
                 replies = app.control.ping(destination=sorted(names), timeout=_ANSWER_WITHIN, limit=len(names))
-            except OperationalError:
+            except (OperationalError, redis.ConnectionError):
                 return False
         return names <= {name for reply in replies for name in reply}
