@@ -74,6 +74,10 @@ compare: venv venv-mini ## Measure the deployments against each other, about hal
 side-by-side: venv venv-mini system-packages ## Let both Airflows work through 200 ticks together, killing each (TICKS=…)
 	$(BIN)/python -m pytest tests/side_by_side $(if $(TICKS),--ticks $(TICKS))
 
+.PHONY: test-celery
+test-celery: venv ## Test jobs on Celery workers that are lost, stopped and given tasks twice
+	$(BIN)/python -m pytest tests/celery
+
 .PHONY: system-packages
 system-packages:
 	@sh deploy/system-packages.sh
