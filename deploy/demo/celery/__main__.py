@@ -11,7 +11,9 @@ from deploy.demo.ticks import JANUARY, YEAR
 
 
 @click.command()
-@click.option("--january", is_flag=True, help="January alone, instead of the whole year.")
+@click.option(
+    "--january", is_flag=True, help="January alone, instead of the whole year: no time for more than the first faults."
+)
 @click.option("--keep", is_flag=True, help="At the end leave everything up, to look at the UI, until Ctrl-C.")
 def main(january: bool, keep: bool) -> None:
     """2013 on Celery: guarded jobs count each day once, whatever happens to workers and broker."""

@@ -12,6 +12,9 @@ from include.flights import day_before
 
 Say = Callable[[str], None]
 
+_TICKS_OF_A_FAULT = 50
+"""So many ticks, or nearly, go by while one that was struck is tried again."""
+
 
 class WorkersFault(Fault[CeleryWorkers]):
     """Later ticks go on while the one that was struck is tried again: so none is held before its turn has come."""
@@ -129,8 +132,9 @@ class UnguardedSupervisorKilled(Fault[CeleryWorkers]):
 
 
 def scenario(stage: CeleryWorkers) -> list[Fault[CeleryWorkers]]:
-    """The faults, over the whole of the period."""
+    """The faults, over the whole of the period, as many as it has room for."""
     guarded = [TaskRedelivered, PoolProcessKilled, WorkerLost, WorkerStopped, BrokerRestarted, WorkerLost]
+    guarded = guarded[: max(1, len(stage.guarded.period.ticks) // _TICKS_OF_A_FAULT)]
     faults: list[Fault[CeleryWorkers]] = [
         fault(stage, tick) for fault, tick in zip(guarded, _spread(stage.guarded.period, len(guarded)), strict=True)
     ]
