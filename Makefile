@@ -27,7 +27,7 @@ demo: venv ## Show in a few minutes what exclusive jobs do, on real servers
 	$(BIN)/python -m deploy.demo
 
 .PHONY: demo-celery
-demo-celery: venv ## Roll up all of 2013 on three Celery workers that are killed and stopped (JANUARY=1: January)
+demo-celery: venv ## Roll up all of 2013 on three Celery workers that are killed and stopped (JANUARY=1: a small one)
 	$(BIN)/python -m deploy.demo.celery $(if $(JANUARY),--january)
 
 .PHONY: up
@@ -77,6 +77,10 @@ side-by-side: venv venv-mini system-packages ## Let both Airflows work through 2
 .PHONY: test-celery
 test-celery: venv ## Test jobs on Celery workers that are lost, stopped and given tasks twice
 	$(BIN)/python -m pytest tests/celery
+
+.PHONY: bench-scale
+bench-scale: venv ## Measure admissions by the number of processes and by the length of the ledger
+	$(BIN)/python -m benchmarks.scale
 
 .PHONY: system-packages
 system-packages:
