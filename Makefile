@@ -78,6 +78,10 @@ side-by-side: venv venv-mini system-packages ## Let both Airflows work through 2
 test-celery: venv ## Test jobs on Celery workers that are lost, stopped and given tasks twice
 	$(BIN)/python -m pytest tests/celery
 
+.PHONY: bench-celery
+bench-celery: venv ## Measure what Celery's settings do when workers are lost, about a quarter of an hour
+	$(BIN)/python -m benchmarks.celery
+
 .PHONY: bench-scale
 bench-scale: venv ## Measure admissions by the number of processes and by the length of the ledger
 	$(BIN)/python -m benchmarks.scale
