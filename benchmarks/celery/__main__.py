@@ -15,6 +15,7 @@ import psycopg
 import redis
 
 from deploy.embedded import CELERY, Stack
+from deploy.embedded.airflow_api import FINISHED
 from deploy.embedded.celery import BROKER_DATABASE
 from deploy.embedded.process import NotReadyError, wait_until
 from deploy.embedded.release import PROJECT
@@ -101,6 +102,12 @@ class Bench:
         mend()
         with suppress(NotReadyError):
             self._until(lambda: not any(map(psutil.pid_exists, self.pids())), "the end of all who work")
+            # A try whose supervisor was killed is only missed when its heartbeat is, and what follows counts as well.
+            api = self.stack.airflow.api
+            self._until(
+                lambda: all(api.dag_run(dag, run)["state"] in FINISHED for dag, some in runs.items() for run in some),
+                "the end of all runs",
+            )
         at = {dag: [self._effects(run) for run in some] for dag, some in runs.items()}
         return Outcome(
             settings,
