@@ -28,6 +28,10 @@ help: ## Show this list
 demo: venv ## Show in a few minutes what exclusive jobs do, on real servers
 	$(BIN)/python -m deploy.demo
 
+.PHONY: demo-celery
+demo-celery: venv ## Roll up all of 2013 on three Celery workers that are killed and stopped (JANUARY=1: a small one)
+	$(BIN)/python -m deploy.demo.celery $(if $(JANUARY),--january)
+
 .PHONY: up
 up: venv ## Start PostgreSQL, Valkey and Airflow with the sample DAGs; they stay up
 	$(BIN)/python -m deploy.embedded up
@@ -71,6 +75,18 @@ compare: venv venv-mini ## Measure the deployments against each other, about hal
 .PHONY: side-by-side
 side-by-side: venv venv-mini system-packages ## Let both Airflows work through 200 ticks together, killing each (TICKS=…)
 	$(BIN)/python -m pytest tests/side_by_side $(if $(TICKS),--ticks $(TICKS))
+
+.PHONY: test-celery
+test-celery: venv ## Test jobs on Celery workers that are lost, stopped and given tasks twice
+	$(BIN)/python -m pytest tests/celery
+
+.PHONY: bench-celery
+bench-celery: venv ## Measure what Celery's settings do when workers are lost, about a quarter of an hour
+	$(BIN)/python -m benchmarks.celery
+
+.PHONY: bench-scale
+bench-scale: venv ## Measure admissions by the number of processes and by the length of the ledger
+	$(BIN)/python -m benchmarks.scale
 
 .PHONY: system-packages
 system-packages:

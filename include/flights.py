@@ -80,6 +80,7 @@ def roll_up(lease: Lease | InheritedLease, conn: Any, day: date) -> int:
 def roll_up_unguarded(conn: Any, day: date) -> int:
     """The same as `roll_up` without a lease: it adds the day's flights each time that it is called."""
     flights = _flights_of(conn, day)
+    reach("before-transaction", f"unguarded.{day}")
     with conn.cursor() as cursor:
         cursor.execute(statement("ensure_day_unguarded"), {"day": day})
         cursor.execute(statement("add_flights_unguarded"), {"day": day, "flights": flights})

@@ -30,7 +30,7 @@ from deploy.compose.engine import Compose, EngineError
 from deploy.compose.web import Full, Mini, Web
 from deploy.demo.account import draw_up
 from deploy.demo.orders import Checkpoint
-from deploy.demo.ticks import FLIGHTS, GUARDED_DAG, JOB, TICKS
+from deploy.demo.ticks import GUARDED_DAG, JANUARY, JOB
 from deploy.embedded.process import NotReadyError, wait_until
 from include.flights import FLIGHTS as ALL_FLIGHTS
 
@@ -40,7 +40,7 @@ FOLDER = env.PROJECT / ".embedded" / "compose"
 FILES = [env.PROJECT / "docker-compose.yml", env.PROJECT / "deploy" / "compose" / "rehearsal.yml"]
 
 _LOAD_DAG = "flights_load"
-_STRUCK = TICKS[20]
+_STRUCK = JANUARY.ticks[20]
 _POINT = "after-commit"
 _AT_ONCE = 2
 _UP_WITHIN = 900
@@ -131,7 +131,7 @@ class Rehearsal:
             self.checkpoint.lift()
             mini.trigger(GUARDED_DAG, _STRUCK)
             self.say("the mini deployment is asked for that tick as well; waiting until all is done")
-            wrong = self.finish(full, mini, GUARDED_DAG, runs=len(TICKS))
+            wrong = self.finish(full, mini, GUARDED_DAG, runs=len(JANUARY.ticks))
             return [*wrong, *self.account(guard, warehouse, killed)]
 
     def load(self, full: Full, mini: Mini, warehouse: str) -> None:
@@ -152,12 +152,13 @@ class Rehearsal:
         self.checkpoint.order()
         for web in (full, mini):
             self._unpause(web, GUARDED_DAG)
-        for tick in TICKS:
+        for tick in JANUARY.ticks:
             if tick != _STRUCK:
                 mini.trigger(GUARDED_DAG, tick)
         self._until(lambda: _done_by(guard)[mini.name] or None, "the mini deployment's first tick")
-        full.backfill(GUARDED_DAG, TICKS[0], TICKS[-1], at_once=_AT_ONCE)
-        self.say(f"both are at the {len(TICKS)} ticks of January 2013, {FLIGHTS:,} flights, from either end")
+        full.backfill(GUARDED_DAG, JANUARY.ticks[0], JANUARY.ticks[-1], at_once=_AT_ONCE)
+        ticks, flights = len(JANUARY.ticks), JANUARY.flights
+        self.say(f"both are at the {ticks} ticks of {JANUARY.name}, {flights:,} flights, from either end")
 
     def kill_a_worker(self, guard: JobGuard) -> Attempt:
         """The one whose job has committed its effect for the struck tick, and hasn't said so yet."""
@@ -183,7 +184,7 @@ class Rehearsal:
         ]
 
     def account(self, guard: JobGuard, warehouse: str, killed: Attempt) -> list[str]:
-        account = draw_up(warehouse, guard)
+        account = draw_up(warehouse, guard, JANUARY)
         attempts = guard.history(JOB, limit=10_000)
         outcomes = Counter(one.outcome for one in attempts)
         done_by = _done_by(guard)

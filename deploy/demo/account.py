@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import date
+from typing import Literal
 
 import psycopg
 from rich.table import Table
 
 from airflow_exclusive import JobGuard
-from deploy.demo.ticks import FLIGHTS, JOB, TICKS
+from deploy.demo.ticks import JOB, Period
 from include.flights import day_before
 
 _BY_DAY = """
@@ -48,6 +50,7 @@ class TickAccount:
 
 @dataclass
 class Account:
+    period: Period
     ticks: list[TickAccount]
     strays: list[str]
     """What is in the table of sums or in the ledger and belongs to no tick."""
@@ -55,13 +58,14 @@ class Account:
     @property
     def faults(self) -> list[str]:
         total = sum(one.guarded for one in self.ticks)
-        wrong = [] if total == FLIGHTS else [f"January has {FLIGHTS:,} flights, {total:,} were counted"]
+        flights = self.period.flights
+        wrong = [] if total == flights else [f"{self.period.name} has {flights:,} flights, {total:,} were counted"]
         return [*(fault for one in self.ticks for fault in one.faults), *self.strays, *wrong]
 
 
-def draw_up(warehouse: str, guard: JobGuard) -> Account:
+def draw_up(warehouse: str, guard: JobGuard, period: Period) -> Account:
     """Compare everything with everything; `warehouse` is the DSN of the sums."""
-    ticks = {tick: TickAccount(tick, day_before(tick)) for tick in TICKS}
+    ticks = {tick: TickAccount(tick, day_before(tick)) for tick in period.ticks}
     by_day = {one.day: one for one in ticks.values()}
     strays = []
     with psycopg.connect(warehouse) as conn:
@@ -71,20 +75,20 @@ def draw_up(warehouse: str, guard: JobGuard) -> Account:
                 one.source, one.guarded, one.unguarded = source or 0, guarded, unguarded
             elif guarded:
                 strays.append(f"{day}: {guarded} flights were counted, nobody asked for that day")
-    for attempt in reversed(guard.history(JOB, limit=10_000)):
+    for attempt in reversed(guard.history(JOB, limit=100_000)):
         if attempt.run_key in ticks:
             ticks[attempt.run_key].nodes.append(attempt.node_id.partition("/")[0])
             ticks[attempt.run_key].outcomes[attempt.outcome] += 1
         else:
             strays.append(f"{attempt.run_key}: in the ledger, nobody asked for that tick")
-    for refusal in guard.refusals(JOB, limit=10_000):
+    for refusal in guard.refusals(JOB, limit=100_000):
         if refusal.run_key in ticks:
             ticks[refusal.run_key].refusals[refusal.reason] += 1
-    return Account(list(ticks.values()), strays)
+    return Account(period, list(ticks.values()), strays)
 
 
-def as_table(account: Account, struck: dict[str, str]) -> Table:
-    """The account for people; `struck` has a sign for each tick that a fault has hit."""
+def by_tick(account: Account, struck: dict[str, str]) -> Table:
+    """A line for each tick; `struck` has a sign for each tick that a fault has hit."""
     table = Table(box=None, padding=(0, 1, 0, 0), show_footer=True, header_style="underline", footer_style="bold")
     totals = [
         f"{sum(one.source for one in account.ticks):,}",
@@ -118,6 +122,46 @@ def as_table(account: Account, struck: dict[str, str]) -> Table:
             struck.get(one.tick, ""),
         )
     return table
+
+
+def by_month(account: Account, struck: dict[str, str]) -> Table:
+    """A line for each month, for those who have not the time to read of each tick."""
+    months: dict[str, list[TickAccount]] = {}
+    for one in account.ticks:
+        months.setdefault(f"{one.day:%Y-%m}", []).append(one)
+    table = Table(box=None, padding=(0, 1, 0, 0), show_footer=True, header_style="underline", footer_style="bold")
+    totals = _month("all", account.ticks)
+    for number, name in enumerate(_MONTH):
+        justify: Literal["left", "right"] = "right" if number else "left"
+        table.add_column(name, totals[number], justify=justify, no_wrap=True)
+    table.add_column("", no_wrap=True)
+    for month, ticks in months.items():
+        table.add_row(*_month(month, ticks), "".join(struck.get(one.tick, "") for one in ticks))
+    return table
+
+
+_MONTH = ("month", "days", "source", "guarded", "unguarded", "wrong days", "attempts", "takeovers", "refused", "stale")
+
+
+def _month(name: str, ticks: Sequence[TickAccount]) -> list[str]:
+    source, guarded, unguarded = (
+        sum(getattr(one, column) for one in ticks) for column in ("source", "guarded", "unguarded")
+    )
+    days_wrong = sum(one.unguarded != one.source for one in ticks)
+    return [
+        name,
+        str(len(ticks)),
+        f"{source:,}",
+        f"[green]{guarded:,}[/]"
+        if not any(one.guarded != one.source for one in ticks)
+        else f"[bold red]{guarded:,}[/]",
+        f"{unguarded:,}" if not days_wrong else f"[yellow]{unguarded:,}[/]",
+        _count(days_wrong),
+        str(sum(len(one.nodes) for one in ticks)),
+        _count(sum(one.outcomes["taken_over"] for one in ticks)),
+        _count(sum(one.refusals["busy"] + one.refusals["done"] for one in ticks)),
+        _count(sum(one.refusals["stale"] for one in ticks)),
+    ]
 
 
 def _count(number: int) -> str:

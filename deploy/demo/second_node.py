@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from deploy.demo.ticks import JOB, TICKS
+from deploy.demo.ticks import JANUARY, JOB
 
 NAME = "second"
 TTL = "6"
@@ -72,7 +72,7 @@ class SecondNode:
                 thread.join(5)
 
     def _work(self, kind: str, command: Callable[[str], list[str]]) -> None:
-        for tick in TICKS:
+        for tick in JANUARY.ticks:
             if kind == "guarded" and tick in self._gates:
                 self._gates[tick].wait()
             if self._ended.is_set():

@@ -7,7 +7,7 @@ ends. `python -m deploy.embedded up` leaves a stack running in the background in
 
 from deploy.embedded.airflow import AirflowDeployment
 from deploy.embedded.postgres import EmbeddedPostgres
-from deploy.embedded.stack import FULL, MINI, Profile, Stack
+from deploy.embedded.stack import CELERY, FULL, MINI, Profile, Stack
 from deploy.embedded.valkey import EmbeddedValkey
 
-__all__ = ["FULL", "MINI", "AirflowDeployment", "EmbeddedPostgres", "EmbeddedValkey", "Profile", "Stack"]
+__all__ = ["CELERY", "FULL", "MINI", "AirflowDeployment", "EmbeddedPostgres", "EmbeddedValkey", "Profile", "Stack"]

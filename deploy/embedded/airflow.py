@@ -18,6 +18,7 @@ from typing import Any
 import httpx
 import psutil
 
+from deploy.embedded.celery import Celery
 from deploy.embedded.ports import LOOPBACK, free_port
 from deploy.embedded.process import Daemon, NotReadyError, kill_all, marked, wait_until
 from deploy.embedded.release import ADMIN, AIRFLOW_3, Release, Site
@@ -44,7 +45,7 @@ class AirflowDeployment:
 
     `name` tells it from others that share its stores. `env` goes to every process, on top of the settings made here;
     `programs` are folders for their PATH. `python` is the interpreter that has Airflow, the release's by default.
-    `run_mark` is that of a deployment to be found again, else a new one.
+    `run_mark` is that of a deployment to be found again, else a new one. `celery` has the CeleryExecutor's workers.
     Secrets are made once for each `home` and kept there, readable to its owner alone.
     """
 
@@ -65,6 +66,7 @@ class AirflowDeployment:
         python: Path | None = None,
         run_mark: str | None = None,
         release: Release = AIRFLOW_3,
+        celery: Celery | None = None,
     ) -> None:
         self.home = home
         self.name = name
@@ -72,6 +74,7 @@ class AirflowDeployment:
         self.python = python or release.python
         self.api_port = api_port or free_port()
         self.daemons: dict[str, Daemon] = {}
+        self.workers = celery.components if celery else {}
         self.run_mark = run_mark or secrets.token_hex(16)
         self._site = Site(
             home=home,
@@ -86,7 +89,9 @@ class AirflowDeployment:
             "core.parallelism": str(parallelism),
             "core.dags_are_paused_at_creation": str(paused_at_creation),
             "exclusive.deployment": name,
+            **(celery.settings if celery else {}),
         }
+        self.celery = celery
         self._env = dict(env or {})
         self._programs = [str(folder) for folder in (self.python.parent, *programs)]
         self.api = release.api(self._site)
@@ -131,14 +136,15 @@ class AirflowDeployment:
 
     def start(self, *components: str, env: Mapping[str, str] | None = None) -> None:
         """Start the named components, or all; those that run already are left alone. `env` is for this start only."""
-        environment = {**self.environment, **(env or {})}
-        for component in components or self.release.components:
+        commands = {**self.release.components, **self.workers}
+        for component in components or commands:
             if component not in self.pids:
+                node = {"EXCLUSIVE_NODE": component} if component in self.workers else {}
                 self.daemons[component] = Daemon.spawn(
                     component,
-                    [self.python, "-m", "airflow", *self.release.components[component]],
+                    [self.python, "-m", "airflow", *commands[component]],
                     log=self.log(component),
-                    env=environment,
+                    env={**self.environment, **node, **(env or {})},
                     cwd=self.home,
                 )
 
@@ -169,9 +175,12 @@ class AirflowDeployment:
             daemon.send(signal.SIGKILL)
             daemon.wait(5)
 
-    def lose(self) -> None:
-        """What a power cut does: everything is gone at the same moment, tasks, orphans and keepers included."""
-        processes = marked(MARK, self.run_mark)
+    def lose(self, component: str | None = None) -> None:
+        """What a power cut does: everything is gone at the same moment, tasks, orphans and keepers included.
+
+        Everything of this component, where one is named: a worker's machine is lost.
+        """
+        processes = marked(MARK, self.run_mark) if component is None else self.daemons[component].family()
         for process in processes:
             with contextlib.suppress(psutil.NoSuchProcess):
                 process.suspend()
@@ -232,7 +241,8 @@ class AirflowDeployment:
             for component, key in self.release.health_keys.items()
             if component in self.daemons
         )
-        return healthy or None
+        workers = [name for name in self.workers if name in self.daemons]
+        return (healthy and (self.celery is None or self.celery.answers(workers))) or None
 
 
 def _reports(health: Mapping[str, Any], key: str, *, since: float) -> bool:

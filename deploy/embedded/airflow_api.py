@@ -85,10 +85,11 @@ class AirflowApi:
         json: object = None,
         params: Mapping[str, Any] | None = None,
         accept: str = "application/json",
+        timeout: float = 30,
     ) -> httpx.Response:
         """A call to `path` below the API's root; raises httpx.HTTPStatusError unless it succeeded."""
         response = self._http.request(
-            method, f"{self.base_url}{path}", json=json, params=params, headers={"Accept": accept}
+            method, f"{self.base_url}{path}", json=json, params=params, headers={"Accept": accept}, timeout=timeout
         )
         if response.is_error:
             raise httpx.HTTPStatusError(
@@ -153,10 +154,15 @@ class AirflowApi:
     def backfill(self, dag_id: str, start: datetime, end: datetime, **options: Any) -> int:
         """Make the runs between two dates and return the backfill's id."""
         body = {"dag_id": dag_id, "from_date": start.isoformat(), "to_date": end.isoformat(), **options}
-        return int(self.post("/backfills", body)["id"])
+        # a second for ten runs, which are made before it answers
+        return int(self.call("POST", "/backfills", json=body, timeout=300).json()["id"])
 
     def dag_runs(self, dag_id: str) -> list[Json]:
         return list(self.get(f"/dags/{quote(dag_id)}/dagRuns", limit=100)["dag_runs"])
+
+    def count_runs(self, dag_id: str, *states: str) -> int:
+        """How many runs are in one of these states, or how many there are."""
+        return int(self.get(f"/dags/{quote(dag_id)}/dagRuns", limit=1, state=list(states))["total_entries"])
 
     def dag_run(self, dag_id: str, run_id: str) -> Json:
         return self.get(_run(dag_id, run_id))

@@ -10,10 +10,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from deploy.embedded.airflow import MARK, AirflowDeployment
+from deploy.embedded.celery import BROKER_DATABASE, Celery
 from deploy.embedded.ports import free_port
 from deploy.embedded.postgres import EmbeddedPostgres
 from deploy.embedded.process import Daemon, NotReadyError, kill_all, marked
-from deploy.embedded.release import AIRFLOW_2, AIRFLOW_3, PROJECT, Release
+from deploy.embedded.release import AIRFLOW_2, AIRFLOW_3, PROJECT, Release, sqlalchemy_url
 from deploy.embedded.servers import Servers
 from deploy.embedded.state import State
 
@@ -35,10 +36,13 @@ class Profile:
     parallelism: int = 4
     ports: Sequence[int] = range(8080, 8100)
     """Where its UI had best be."""
+    workers: int = 0
+    """Celery workers, which share `parallelism` among them."""
 
 
 FULL = Profile("full", AIRFLOW_3, "LocalExecutor")
 MINI = Profile("mini", AIRFLOW_2, "SequentialExecutor", ports=range(8180, 8200))
+CELERY = Profile("celery", AIRFLOW_3, "CeleryExecutor", parallelism=12, ports=range(8280, 8300), workers=3)
 
 
 class Stack:
@@ -130,6 +134,8 @@ class Stack:
             self._say("PostgreSQL and Valkey")
             self.servers.start(self.profile.name)
             self.postgres.ensure_database(self._metadata)
+            if self.profile.workers:
+                self.postgres.ensure_database(self._results)
             self._airflow = self._deployment(state)
             self._say("Airflow's metadata database")
             self._airflow.migrate()
@@ -170,6 +176,9 @@ class Stack:
         if shared:
             self.servers.start(self.profile.name)
             self.postgres.drop_database(self._metadata)
+            if self.profile.workers:
+                self.postgres.drop_database(self._results)
+                self.servers.valkey.clear(BROKER_DATABASE)
         self.servers.stop(self.profile.name)
         shutil.rmtree(self.home, ignore_errors=True)
         if not shared:
@@ -187,6 +196,21 @@ class Stack:
     @property
     def _metadata(self) -> str:
         return f"airflow_{self.profile.name}"
+
+    @property
+    def _results(self) -> str:
+        return f"{self._metadata}_results"
+
+    @property
+    def _celery(self) -> Celery | None:
+        if not self.profile.workers:
+            return None
+        return Celery(
+            broker_url=self.servers.valkey.url(BROKER_DATABASE),
+            result_backend=f"db+{sqlalchemy_url(self.postgres.dsn(self._results))}",
+            workers=self.profile.workers,
+            concurrency=-(-self.profile.parallelism // self.profile.workers),
+        )
 
     def _stop_airflow(self) -> None:
         if self._airflow is not None:
@@ -209,4 +233,5 @@ class Stack:
             paused_at_creation=self._paused_at_creation,
             programs=[self.postgres.pg_bin],
             run_mark=self._mark,
+            celery=self._celery,
         )

@@ -107,6 +107,11 @@ class EmbeddedValkey:
         if self.daemon is not None:
             self.daemon.stop(timeout=15)
 
+    def clear(self, db: int) -> None:
+        """Forget what is in one of the databases."""
+        with redis.Redis.from_url(self.url(db)) as client:
+            client.flushdb()
+
     def kill(self) -> None:
         if self.daemon is not None:
             self.daemon.kill()

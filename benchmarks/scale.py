@@ -1,0 +1,170 @@
+"""`python -m benchmarks.scale`: admissions by the number of processes that ask, and by the length of the ledger."""
+
+from __future__ import annotations
+
+import json
+import statistics
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from datetime import datetime, timedelta, timezone
+from itertools import count
+
+import psycopg
+
+from airflow_exclusive.core.admission import Claim
+from airflow_exclusive.core.job import Request
+from airflow_exclusive.core.settings import LeaseSettings
+from airflow_exclusive.stores.postgres.database import Database
+from airflow_exclusive.stores.postgres.purge import purge
+from airflow_exclusive.stores.postgres.statuses import PostgresStatuses
+from benchmarks.figures import durations_ms
+from deploy.embedded.release import PROJECT
+from deploy.embedded.servers import Servers
+
+FOLDER = PROJECT / ".bench"
+PROCESSES = (1, 2, 4, 8, 16)
+SECONDS = 6.0
+"""For which each number of processes asks."""
+HISTORIES = (0, 1_000_000, 10_000_000)
+CLAIMS = 300
+JOBS = 1000
+ASKER = "asker"
+
+_FILL = """
+INSERT INTO exclusive.scheduled_job_run (job_name, run_key, generation, attempt, fencing_token, owner, node_id, outcome,
+    started_at, finished_at, lease_seconds, renewed)
+SELECT 'job ' || n %% %(jobs)s, 'tick ' || n / %(jobs)s, 1, 1, n / %(jobs)s + 1, 'owner ' || n, 'node', 'success',
+    now() - interval '100 days', now() - interval '100 days', 30, true
+FROM generate_series(%(first)s::bigint, %(last)s::bigint - 1) AS n
+"""
+_POINT = """
+INSERT INTO exclusive.scheduled_job_status (job_name, status, owner, fencing_token, run_key, generation, attempt)
+SELECT DISTINCT ON (job_name) job_name, 'success', owner, fencing_token, run_key, generation, attempt
+FROM exclusive.scheduled_job_run ORDER BY job_name, fencing_token DESC
+ON CONFLICT (job_name) DO UPDATE SET owner = EXCLUDED.owner, fencing_token = EXCLUDED.fencing_token,
+    run_key = EXCLUDED.run_key, lease_expires_at = NULL, status = 'success'
+"""
+
+
+def main() -> None:
+    servers = Servers(FOLDER / "scale")
+    told = []
+    try:
+        servers.start("scale")
+        for line in _measure(servers):
+            print(json.dumps(line), flush=True)
+            told.append(line)
+    finally:
+        servers.stop("scale")
+        servers.remove()
+    (FOLDER / "scale.json").write_text(json.dumps(told, indent=2) + "\n")
+
+
+def _measure(servers: Servers) -> Iterator[dict[str, float]]:
+    for number in PROCESSES:
+        yield _side_by_side(servers, number)
+    filled = 0
+    empty = 0.0
+    for history in HISTORIES:
+        _fill(servers.status_dsn, filled, history)
+        filled = history
+        middle = _claim_ms(servers.status_dsn)
+        empty = empty or middle
+        yield {"attempts": history, "claim_p50_ms": round(middle, 3), "over_empty": round(middle / empty, 2)}
+    yield _purge(servers.status_dsn)
+
+
+def _side_by_side(servers: Servers, number: int) -> dict[str, float]:
+    """So many processes, each with jobs of its own: admit, finish, release, one after the other."""
+    command = [sys.executable, "-m", "benchmarks.asker", servers.redis_url, servers.status_dsn, str(SECONDS)]
+    askers = [
+        subprocess.Popen([*command, f"asker {turn}"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        for turn in range(number)
+    ]
+    for asker in askers:
+        assert asker.stdout is not None
+        asker.stdout.readline()  # ready
+    waits: list[float] = []
+    for asker in askers:
+        assert asker.stdin is not None
+        asker.stdin.write("go\n")
+        asker.stdin.flush()
+    for asker in askers:
+        waits += json.loads(asker.communicate()[0])
+    hundredths = statistics.quantiles(waits, n=100)
+    return {
+        "processes": number,
+        "admissions_per_s": round(len(waits) / SECONDS),
+        "p50_ms": round(hundredths[49], 2),
+        "p99_ms": round(hundredths[98], 2),
+    }
+
+
+def _fill(dsn: str, first: int, last: int) -> None:
+    with psycopg.connect(dsn, autocommit=True, cursor_factory=psycopg.ClientCursor) as connection:
+        for start in range(first, last, 1_000_000):
+            connection.execute(_FILL, {"jobs": JOBS, "first": start, "last": min(last, start + 1_000_000)})
+        connection.execute(_POINT)
+        connection.execute("VACUUM ANALYZE exclusive.scheduled_job_run")
+        connection.execute("CHECKPOINT")
+
+
+_ticks = count()
+
+
+def _claim_ms(dsn: str) -> float:
+    database = Database(dsn)
+    try:
+        claim = _claimer(database)
+        return statistics.median(durations_ms(lambda: claim(f"job {next(_ticks) % JOBS}"), times=CLAIMS))
+    finally:
+        # forgotten again: the next million of attempts has these tokens
+        database.run_text("DELETE FROM exclusive.scheduled_job_run WHERE node_id = %(node)s", {"node": ASKER})
+        database.run_text("UPDATE exclusive.scheduled_job_status SET status = NULL, owner = NULL", None)
+        database.close()
+
+
+def _claimer(database: Database) -> Callable[[str], Claim]:
+    statuses, settings = PostgresStatuses(database), LeaseSettings()
+
+    def claim(job: str) -> Claim:
+        made = statuses.claim(Request(job, f"new {next(_ticks)}", f"asker {time.time_ns()}", ASKER), settings)
+        assert isinstance(made, Claim)
+        return made
+
+    return claim
+
+
+def _purge(dsn: str) -> dict[str, float]:
+    """All of the history goes while a job claims and finishes, one tick after the other."""
+    deleted: list[int] = []
+    owner, database = Database(dsn), Database(dsn)
+    claim, statuses, waits = _claimer(database), PostgresStatuses(database), []
+
+    def forget() -> None:
+        deleted.append(purge(owner, "status", datetime.now(timezone.utc) - timedelta(days=90))["runs"])
+
+    worker = threading.Thread(target=forget)
+    began = time.perf_counter()
+    worker.start()
+    while worker.is_alive():
+        sent = time.perf_counter()
+        made = claim("a job at work")
+        waits.append((time.perf_counter() - sent) * 1000)
+        statuses.finish(made, "success", None, 0)
+    took = time.perf_counter() - began
+    owner.close()
+    database.close()
+    return {
+        "purged": deleted[0],
+        "purged_per_s": round(deleted[0] / took),
+        "claims_meanwhile_per_s": round(len(waits) / took),
+        "claim_p50_ms": round(statistics.median(waits), 3),
+    }
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,91 @@
+"""No lookup on the way to an admission reads the whole ledger, however long that has become."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import psycopg
+import pytest
+
+from airflow_exclusive.core.settings import LeaseSettings
+from airflow_exclusive.stores.postgres.statements import DEFAULT_SCHEMA, statement
+from airflow_exclusive.stores.postgres.statuses import params_of
+from tests.support.ledger import TASK, request
+
+ATTEMPTS = 100_000
+JOBS = 20
+_TIMES = 8
+"""A function's statements get a generic plan after five uses: both kinds are looked at."""
+_FEW = 5
+
+_HISTORY = f"""
+INSERT INTO {DEFAULT_SCHEMA}.scheduled_job_run (job_name, run_key, generation, attempt, fencing_token, owner, node_id,
+    outcome, started_at, finished_at, lease_seconds, renewed)
+SELECT 'job ' || n %% %(jobs)s, 'tick ' || n / %(jobs)s, 1, 1, n / %(jobs)s + 1, 'owner ' || n, 'node', 'success',
+    now() - interval '1 day', now() - interval '1 day', 30, true
+FROM generate_series(0, %(attempts)s - 1) AS n;
+INSERT INTO {DEFAULT_SCHEMA}.scheduled_job_status (job_name, status, owner, fencing_token, run_key, generation, attempt)
+SELECT DISTINCT ON (job_name) job_name, 'success', owner, fencing_token, run_key, generation, attempt
+FROM {DEFAULT_SCHEMA}.scheduled_job_run ORDER BY job_name, fencing_token DESC;
+ANALYZE {DEFAULT_SCHEMA}.scheduled_job_run, {DEFAULT_SCHEMA}.scheduled_job_status;
+"""
+_READ = (
+    "SELECT seq_scan, seq_tup_read + idx_tup_fetch FROM pg_stat_xact_user_tables WHERE relname = 'scheduled_job_run'"
+)
+
+
+@pytest.fixture
+def full(database: str) -> Iterator[psycopg.Connection]:
+    """A connection to a ledger with a history."""
+    with psycopg.connect(database, cursor_factory=psycopg.ClientCursor) as opened:
+        opened.execute(_HISTORY, {"jobs": JOBS, "attempts": ATTEMPTS})
+    with psycopg.connect(database, cursor_factory=psycopg.ClientCursor) as opened:  # one that has read nothing yet
+        yield opened
+
+
+def assert_little_was_read(connection: psycopg.Connection, *, statements: int) -> None:
+    """In this transaction: no whole reads of the ledger, and a few of its rows for each statement."""
+    (whole, rows) = connection.execute(_READ).fetchone() or ()
+    assert whole == 0
+    assert rows <= _FEW * statements
+
+
+def asked(run_key: str, number: int) -> dict[str, Any]:
+    made = request(run_key, job=f"job {number % JOBS}", source=TASK)
+    settings = LeaseSettings()
+    return {**params_of(made), "ttl": settings.seconds, "renew": settings.renew, "now": None}
+
+
+@pytest.mark.parametrize("run_key", ["tick 77", "a new tick"])
+def test_a_claim_uses_indexes(full: psycopg.Connection, run_key: str) -> None:
+    for number in range(_TIMES):
+        full.execute(statement("claim", DEFAULT_SCHEMA), asked(run_key, number))
+    assert_little_was_read(full, statements=_TIMES)
+
+
+def test_a_takeover_uses_indexes(full: psycopg.Connection) -> None:
+    for number in range(_TIMES):
+        full.execute(statement("claim", DEFAULT_SCHEMA), asked("a lost tick", number))
+    full.execute(f"UPDATE {DEFAULT_SCHEMA}.scheduled_job_status SET lease_expires_at = now() - interval '1 s'")
+    for number in range(_TIMES):
+        (row,) = full.execute(statement("claim", DEFAULT_SCHEMA), asked("a new tick", number)).fetchall()
+        assert row[-1], "it took over"
+    assert_little_was_read(full, statements=2 * _TIMES)
+
+
+@pytest.mark.parametrize("run_key", ["tick 77", "a new tick"])
+def test_a_look_uses_indexes(full: psycopg.Connection, run_key: str) -> None:
+    params = asked(run_key, 7)
+    full.execute(statement("look", DEFAULT_SCHEMA), params)
+    assert_little_was_read(full, statements=1)
+    (plan,) = full.execute(f"EXPLAIN (FORMAT JSON) {statement('look', DEFAULT_SCHEMA)}", params).fetchone() or ()
+    ledger = [node for node in walk(plan[0]["Plan"]) if node.get("Relation Name") == "scheduled_job_run"]
+    assert ledger
+    assert "Seq Scan" not in {node["Node Type"] for node in ledger}
+
+
+def walk(node: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    yield node
+    for child in node.get("Plans", ()):
+        yield from walk(child)
