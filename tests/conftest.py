@@ -146,7 +146,7 @@ def airflow_stack(server_folder: Path) -> Iterator[Stack]:
     dags.mkdir()
     (dags / "samples").symlink_to(PROJECT / "dags")
     (dags / "cases").symlink_to(PROJECT / "tests" / "acceptance" / "dags")
-    profile = Profile("tested", AIRFLOW.release, "LocalExecutor")
+    profile = Profile("tested", AIRFLOW.tested, "LocalExecutor")
     stack = Stack(
         server_folder / "stack",
         profile,

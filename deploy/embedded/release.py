@@ -142,6 +142,16 @@ class Airflow2(Release):
         return AirflowApiV1(f"{site.url}/api/v1", httpx.BasicAuth(ADMIN, site.admin_password))
 
 
+class Airflow2WithTriggerer(Airflow2):
+    """The same, for DAGs whose tasks defer."""
+
+    components: ClassVar[Mapping[str, Sequence[str]]] = {
+        **Airflow2.components,
+        "triggerer": ("triggerer", "--skip-serve-logs"),
+    }
+    health_keys: ClassVar[Mapping[str, str]] = {**Airflow2.health_keys, "triggerer": "triggerer"}
+
+
 class Airflow3(Release):
     """Airflow 3.x: every task talks to the API server, and whoever opens the page is an admin."""
 
@@ -209,6 +219,7 @@ def sqlalchemy_url(dsn: str) -> str:
 
 
 AIRFLOW_2 = Airflow2()
+AIRFLOW_2_WITH_TRIGGERER = Airflow2WithTriggerer()
 AIRFLOW_3 = Airflow3()
 
 

@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from deploy.embedded.release import AIRFLOW_2, AIRFLOW_3, Release, installed_release
+from deploy.embedded.release import AIRFLOW_2, AIRFLOW_2_WITH_TRIGGERER, AIRFLOW_3, Release, installed_release
 
 
 @dataclass(frozen=True)
 class Line:
     release: Release
+    tested: Release
+    """The same with every process that Airflow has."""
     impatient: Mapping[str, str]
     """Settings: Airflow waits five minutes until it believes that a task has died, the tests haven't that much time."""
     patient: Mapping[str, str]
@@ -22,6 +24,7 @@ class Line:
 LINES = (
     Line(
         AIRFLOW_2,
+        tested=AIRFLOW_2_WITH_TRIGGERER,
         impatient={
             "AIRFLOW__SCHEDULER__SCHEDULER_ZOMBIE_TASK_THRESHOLD": "12",
             "AIRFLOW__SCHEDULER__ZOMBIE_DETECTION_INTERVAL": "2",
@@ -32,6 +35,7 @@ LINES = (
     ),
     Line(
         AIRFLOW_3,
+        tested=AIRFLOW_3,
         impatient={
             "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT": "12",
             "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT_DETECTION_INTERVAL": "2",
