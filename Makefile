@@ -69,7 +69,7 @@ bench: venv ## Measure what guarding costs, each figure against its limit
 	$(BIN)/python -m benchmarks
 
 .PHONY: compare
-compare: venv venv-mini ## Measure the deployments against each other, about half an hour; writes comparison/
+compare: venv venv-mini ## Measure the deployments against each other, most of an hour; writes comparison/
 	$(BIN)/python -m benchmarks.comparison
 
 .PHONY: side-by-side

@@ -18,6 +18,7 @@ from deploy.embedded.release import AIRFLOW_2
 from deploy.embedded.stack import Stack
 from tests.acceptance.conftest import PATIENCE, Meetings, lose_node, works
 from tests.acceptance.dags.ticks import SCHEDULES, START
+from tests.support.airflow_line import AIRFLOW
 from tests.support.waiting import eventually
 
 
@@ -191,7 +192,7 @@ def _make_table(stack: Stack) -> None:
 def _backfill(airflow: AirflowDeployment, dag_id: str) -> None:
     """Ask for the runs of a few days; with Airflow 2, whose API can't be asked, wait for them as well."""
     first, last = START.replace(day=5), START.replace(day=8)
-    if airflow.release is AIRFLOW_2:
+    if AIRFLOW.release is AIRFLOW_2:
         airflow.cli("dags", "backfill", dag_id, "--start-date", first.isoformat(), "--end-date", last.isoformat())
     else:
         airflow.api.backfill(dag_id, first, last, max_active_runs=2)
