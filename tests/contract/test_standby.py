@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
@@ -146,23 +146,34 @@ def test_nobody_is_turned_away_because_of_a_reservation(place: Place) -> None:
     lease.finish()
 
 
-def test_a_release_wakes_one_of_a_thousand(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rules, "POLL_AT_MOST", 1.0)
-    lease = place.hold("tick 0")
-    looked, look = set(), AsyncPostgresStatuses.look
+@pytest.fixture
+def looked(monkeypatch: pytest.MonkeyPatch) -> set[str]:
+    """The tickets of those who have asked Postgres at least once."""
+    tickets: set[str] = set()
+    look = AsyncPostgresStatuses.look
 
     async def noted(self: AsyncPostgresStatuses, request: Request) -> Any:
         seen = await look(self, request)
-        looked.add(request.owner)
+        tickets.add(request.owner)
         return seen
 
     monkeypatch.setattr(AsyncPostgresStatuses, "look", noted)
+    return tickets
+
+
+async def until_all_wait(looked: set[str], turns: Collection[asyncio.Task[Woken]]) -> None:
+    while len(looked) < len(turns):
+        await asyncio.sleep(0.02)
+    assert not any(turn.done() for turn in turns)
+
+
+def test_a_release_wakes_one_of_a_thousand(place: Place, looked: set[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rules, "POLL_AT_MOST", 1.0)
+    lease = place.hold("tick 0")
 
     async def crowd() -> tuple[list[Woken], int, int, int]:
         turns = [asyncio.create_task(place.turn(f"ticket {n}", run_key=f"tick {n}")) for n in range(1, 1001)]
-        while len(looked) < len(turns):
-            await asyncio.sleep(0.05)
-        assert not any(turn.done() for turn in turns)
+        await until_all_wait(looked, turns)
         truths, gates = connections(place)
         await asyncio.to_thread(lease.finish)
         done, waiting = await asyncio.wait(turns, return_when=asyncio.FIRST_COMPLETED)
@@ -191,12 +202,12 @@ def connections(place: Place) -> tuple[int, int]:
     return only[0], len(gates)
 
 
-def test_all_who_wait_for_a_tick_are_told_when_it_is_done(place: Place) -> None:
+def test_all_who_wait_for_a_tick_are_told_when_it_is_done(place: Place, looked: set[str]) -> None:
     lease = place.hold()
 
     async def crowd() -> list[Woken]:
         turns = [asyncio.create_task(place.turn(f"ticket {n}")) for n in range(20)]
-        await asyncio.sleep(0.5)
+        await until_all_wait(looked, turns)
         lease.finish()
         return await asyncio.gather(*turns)
 
@@ -227,13 +238,12 @@ def test_patience_ends(place: Place) -> None:
     lease.finish()
 
 
-def test_who_waits_for_its_own_attempt_does_not_wait_for_a_stranger_as_well(place: Place) -> None:
+def test_who_waits_for_its_own_attempt_does_not_wait_for_a_stranger_as_well(place: Place, looked: set[str]) -> None:
     own = place.hold(source=TASK)
 
     async def waiter() -> Woken:
         turn = asyncio.create_task(place.turn("ticket", wait=0))
-        await asyncio.sleep(0.5)
-        assert not turn.done()
+        await until_all_wait(looked, [turn])
         await asyncio.to_thread(own.finish, "failed")
         stranger = await asyncio.to_thread(place.hold, NEXT_TICK)
         woken = await turn
@@ -244,12 +254,12 @@ def test_who_waits_for_its_own_attempt_does_not_wait_for_a_stranger_as_well(plac
     assert played(waiter).outcome in ("late", "free")
 
 
-def test_a_waiter_that_is_moved_away_takes_nothing_and_leaves_nothing(place: Place) -> None:
+def test_a_waiter_that_is_moved_away_takes_nothing_and_leaves_nothing(place: Place, looked: set[str]) -> None:
     lease = place.hold()
 
     async def moved() -> None:
         turn = asyncio.create_task(place.turn("ticket"))
-        await asyncio.sleep(0.5)
+        await until_all_wait(looked, [turn])
         turn.cancel()
         await asyncio.gather(turn, return_exceptions=True)
 
