@@ -348,12 +348,12 @@ class TestStack:
         assert {name: daemon.pid for name, daemon in found.daemons.items()} == {
             name: daemon.pid for name, daemon in airflow_stack.daemons.items()
         }
-        assert {"PostgreSQL", "Valkey", *AIRFLOW.release.components} == set(found.daemons)
+        assert {"PostgreSQL", "Valkey", *AIRFLOW.tested.components} == set(found.daemons)
         assert found.ui_url == airflow_stack.ui_url
 
     def test_a_killed_component_is_noticed_and_comes_back(self, airflow_stack: Stack) -> None:
         airflow = airflow_stack.airflow
-        *_, component = AIRFLOW.release.components
+        *_, component = AIRFLOW.tested.components
         before = airflow.pids[component]
 
         airflow.kill(component, family=True)
