@@ -17,7 +17,7 @@ from airflow_exclusive.core.settings import LeaseSettings
 from airflow_exclusive.stores.postgres.database import Database
 from benchmarks.figures import Figure, median_pair_ms
 
-TIMES = 300
+TIMES = 2000
 
 
 class _NoKeeper:

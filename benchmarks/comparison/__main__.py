@@ -46,6 +46,8 @@ CASES: tuple[Callable[[Bench], Iterator[Sample]], ...] = (
     Bench.short,
     Bench.long,
     Bench.waiting,
+    Bench.answers,
+    Bench.alerts,
 )
 
 

@@ -18,6 +18,7 @@ import psycopg
 from airflow_exclusive import JobGuard
 from benchmarks.comparison import usage
 from benchmarks.comparison.columns import Sample
+from benchmarks.figures import durations_ms
 from deploy.embedded.airflow_api import AirflowApi
 from deploy.embedded.stack import Stack
 
@@ -25,6 +26,7 @@ VARIANTS = ("plain", "guarded")
 _IDLE = 10.0
 _DUE_RUNS = 8
 _ONE_RUNS = 5
+_ANSWERS = 20
 _BLOCKED = 30.0
 _PATIENCE = 600.0
 
@@ -132,6 +134,31 @@ class Bench:
             self.api.wait_for_run(dag_id, waiter)
         return self.sample("one task while another one waits", variant, took, "s", blocked)
 
+    def answers(self) -> Iterator[Sample]:
+        """What the UI asks for when it shows a DAG: its last runs and their tasks."""
+        run_id = self.begin("one_plain")
+        self.end("one_plain", run_id)
+
+        def show() -> None:
+            self.api.dag_runs("one_plain")
+            self.api.task_instances("one_plain", run_id)
+
+        for took in durations_ms(show, times=_ANSWERS):
+            yield self.sample("a DAG's runs and tasks, as the UI asks for them", "", took, "ms")
+
+    def alerts(self) -> Iterator[Sample]:
+        """From a task's failure until what would send a message has been called."""
+        for variant in VARIANTS:
+            folder = self.folder / uuid.uuid4().hex
+            folder.mkdir()
+            dag_id = f"alert_{variant}"
+            run_id = self.begin(dag_id, folder=str(folder))
+            self.api.wait_for_run(dag_id, run_id, states={"failed"}, timeout=_PATIENCE)
+            failed = _moment(self.api.task_instance(dag_id, run_id, "work")["end_date"]).timestamp()
+            for whose in ("task", "run"):
+                called = _until(lambda path=folder / whose: path.exists() and path.stat().st_mtime)  # type: ignore[misc]
+                yield self.sample(f"alert: on_failure_callback of the {whose}", variant, called - failed, "s")
+
     def killed(self) -> Iterator[Sample]:
         """Until the work is done in spite of it, and how often it then was."""
         for what, kill in (
@@ -220,5 +247,8 @@ def _lives(pid: int) -> bool:
 
 
 def _seconds(start: str, end: str) -> float:
-    began, ended = (datetime.fromisoformat(moment.replace("Z", "+00:00")) for moment in (start, end))
-    return (ended - began).total_seconds()
+    return (_moment(end) - _moment(start)).total_seconds()
+
+
+def _moment(text: str) -> datetime:
+    return datetime.fromisoformat(text.replace("Z", "+00:00"))

@@ -48,6 +48,16 @@ def victim(folder: str, kind: str, lease: Any = None) -> None:
             tx.execute(statement, values)
 
 
+def fail() -> None:
+    raise RuntimeError("as it is meant to")
+
+
+def note_failure(context: Any) -> None:
+    """What would send a message: of the task, in its process; of the run, in the DAG processor."""
+    source = "run" if str(context.get("reason", "")).startswith("task_failure") else "task"
+    Path(context["dag_run"].conf["folder"], source).touch()
+
+
 class FileSensor(BaseSensorOperator):
     """Waits for a file, in the worker or by being rescheduled."""
 
@@ -88,11 +98,16 @@ for kind, operator in OPERATORS.items():
             retry_delay=timedelta(seconds=1),
         )
 
+    @dag(f"alert_{kind}", **PLAIN, on_failure_callback=note_failure)
+    def alert() -> None:
+        operator(task_id="work", python_callable=fail, on_failure_callback=note_failure)  # noqa: B023
+
     one()
     short()
     lasting()
     due()
     killed()
+    alert()
 
 for mode in ("poke", "reschedule"):
 

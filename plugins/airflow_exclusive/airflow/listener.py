@@ -39,10 +39,13 @@ def confirm_later(guard: JobGuard, job_name: str, run_key: str, source: Source) 
 
 @hookimpl
 def on_starting(component: object) -> None:
-    """Load the clients in a scheduler: the tasks that it forks have them then, a tenth of a second sooner each."""
+    """Load in a scheduler what its tasks need: those that it forks have it then, a tenth of a second sooner each."""
     if getattr(component, "job_type", None) == "SchedulerJob":
         import psycopg  # noqa: F401
         import redis  # noqa: F401
+
+        import airflow_exclusive.airflow.connections
+        import airflow_exclusive.airflow.operators  # noqa: F401
 
 
 @hookimpl

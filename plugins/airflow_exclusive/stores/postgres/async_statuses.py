@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_exclusive.core.admission import Verdict, decide
 from airflow_exclusive.core.job import Request
-from airflow_exclusive.stores.postgres.database import errors_mapped
+from airflow_exclusive.stores.postgres.database import ErrorsMapped
 from airflow_exclusive.stores.postgres.statements import DEFAULT_SCHEMA, check_schema, statement
 from airflow_exclusive.stores.postgres.statuses import params_of
 
@@ -45,7 +45,7 @@ class AsyncPostgresStatuses:
     async def _answered(self, name: str, params: Mapping[str, Any]) -> list[dict[str, Any]]:
         async with self._one_by_one:
             try:
-                with errors_mapped(self._dsn, self._schema):
+                with ErrorsMapped(self._dsn, self._schema):
                     return await self._execute(statement(name, self._schema), params)
             except BaseException:
                 await self._drop_connection()

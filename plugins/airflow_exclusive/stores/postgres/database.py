@@ -6,8 +6,7 @@ import math
 import re
 import threading
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from airflow_exclusive.core.errors import ExclusiveError, InvalidSetting, StoreMisconfigured, StoreUnavailable
@@ -60,7 +59,7 @@ class Database:
         pause = 0.05
         while True:
             try:
-                with self._lock, errors_mapped(self.dsn, self.schema):
+                with self._lock, ErrorsMapped(self.dsn, self.schema):
                     return self._execute(text, params)
             except StoreUnavailable:
                 self._drop_connection()
@@ -102,30 +101,43 @@ class Database:
             self._connection = None
 
 
-@contextmanager
-def errors_mapped(dsn: str, schema: str) -> Iterator[None]:
+class ErrorsMapped:
     """Driver errors as ours. `StoreUnavailable`: worth another try, on another connection."""
+
+    def __init__(self, dsn: str, schema: str) -> None:
+        self._dsn, self._schema = dsn, schema
+
+    def __enter__(self) -> None: ...
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
+        if error is not None and (ours := _as_ours(error, redacted(self._dsn), self._schema)):
+            raise ours from error
+
+
+def _as_ours(error: BaseException, server: str, schema: str) -> ExclusiveError | None:
     import psycopg
     from psycopg import errors
 
-    try:
-        yield
-    except (errors.UndefinedTable, errors.UndefinedColumn, errors.UndefinedFunction, errors.InvalidSchemaName) as error:
-        raise StoreMisconfigured(
-            f"schema {schema!r} in {redacted(dsn)} isn't ready: {_first_line(error)};"
+    if not isinstance(error, psycopg.Error):
+        return None
+    why = _first_line(error)
+    if isinstance(
+        error, (errors.UndefinedTable, errors.UndefinedColumn, errors.UndefinedFunction, errors.InvalidSchemaName)
+    ):
+        return StoreMisconfigured(
+            f"schema {schema!r} in {server} isn't ready: {why};"
             " run `airflow-exclusive init` with the owner's connection"
-        ) from error
-    except errors.InsufficientPrivilege as error:
-        raise StoreMisconfigured(
-            f"the role of {redacted(dsn)} lacks a privilege in schema {schema!r}: {_first_line(error)};"
+        )
+    if isinstance(error, errors.InsufficientPrivilege):
+        return StoreMisconfigured(
+            f"the role of {server} lacks a privilege in schema {schema!r}: {why};"
             " see docs/operations.md for those it needs"
-        ) from error
-    except (psycopg.OperationalError, psycopg.InterfaceError, errors.ReadOnlySqlTransaction) as error:
+        )
+    if isinstance(error, (psycopg.OperationalError, psycopg.InterfaceError, errors.ReadOnlySqlTransaction)):
         if _NO_LOGIN.search(str(error)):
-            raise StoreMisconfigured(f"can't log in at {redacted(dsn)}: {_first_line(error)}") from error
-        raise StoreUnavailable(f"Postgres at {redacted(dsn)} doesn't answer: {_first_line(error)}") from error
-    except psycopg.Error as error:
-        raise ExclusiveError(f"Postgres at {redacted(dsn)}: {_first_line(error)}") from error
+            return StoreMisconfigured(f"can't log in at {server}: {why}")
+        return StoreUnavailable(f"Postgres at {server} doesn't answer: {why}")
+    return ExclusiveError(f"Postgres at {server}: {why}")
 
 
 def _first_line(error: Exception) -> str:

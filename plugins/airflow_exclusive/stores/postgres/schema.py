@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from airflow_exclusive.stores.postgres.database import errors_mapped
+from airflow_exclusive.stores.postgres.database import ErrorsMapped
 from airflow_exclusive.stores.postgres.statements import DEFAULT_SCHEMA, check_schema, functions, migrations, statement
 
 
@@ -15,7 +15,7 @@ def upgrade(dsn: str, *, schema: str = DEFAULT_SCHEMA, status: bool = True, effe
     import psycopg
 
     applied = []
-    with errors_mapped(dsn, schema), psycopg.connect(dsn, connect_timeout=5) as connection:
+    with ErrorsMapped(dsn, schema), psycopg.connect(dsn, connect_timeout=5) as connection:
         # Ends with the transaction, so it works behind a pooler; everything below is one transaction.
         connection.execute("SELECT pg_advisory_xact_lock(hashtext(%s))", [f"airflow-exclusive {schema}"])
         if not connection.execute("SELECT FROM pg_namespace WHERE nspname = %s", [schema]).rowcount:

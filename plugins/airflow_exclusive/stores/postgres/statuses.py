@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import fields
-from datetime import datetime, timezone
+from datetime import datetime, timedelta, timezone
 from typing import Any
 
 from airflow_exclusive.core.admission import Attempt, Claim, Verdict, decide
@@ -15,6 +15,9 @@ from airflow_exclusive.core.settings import LeaseSettings
 from airflow_exclusive.stores.postgres.database import Database
 
 
+_EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
+
+
 class PostgresStatuses:
     """The truth, in `database`. `now` replaces the database's clock; only tests do that."""
 
@@ -22,10 +25,11 @@ class PostgresStatuses:
         self.database, self.now = database, now
 
     def claim(self, request: Request, settings: LeaseSettings) -> Verdict:
-        rows = self._run("claim", **params_of(request), ttl=settings.seconds, renew=settings.renew)
-        if not rows or rows[0]["took_over"]:
-            return self.look(request)  # who has it, did it, or had it
-        return Claim(_claimed(request, rows[0]))
+        (row,) = self._run("claim", **params_of(request), ttl=settings.seconds, renew=settings.renew)
+        if (claimed := row["claimed"]) is None:
+            return self.look(request)  # who has it, or did it
+        *numbers, took_over = claimed
+        return self.look(request) if took_over else Claim(_claimed(request, *numbers))  # who had it
 
     def look(self, request: Request) -> Verdict:
         (row,) = self._run("look", **params_of(request))
@@ -74,18 +78,20 @@ def params_of(request: Request) -> dict[str, Any]:
     return {**vars(request), **vars(request.source)}
 
 
-def _claimed(request: Request, row: dict[str, Any]) -> Attempt:
+def _claimed(
+    request: Request, fencing_token: int, generation: int, attempt: int, started_at: int, lease_expires_at: int
+) -> Attempt:
     return Attempt(
         job_name=request.job_name,
         run_key=request.run_key,
-        generation=row["generation"],
-        attempt=row["attempt"],
-        fencing_token=row["fencing_token"],
+        generation=generation,
+        attempt=attempt,
+        fencing_token=fencing_token,
         owner=request.owner,
         node_id=request.node_id,
         outcome="running",
-        started_at=datetime.fromtimestamp(row["started_at"], timezone.utc),
-        lease_expires_at=datetime.fromtimestamp(row["lease_expires_at"], timezone.utc),
+        started_at=_EPOCH + timedelta(microseconds=started_at),
+        lease_expires_at=_EPOCH + timedelta(microseconds=lease_expires_at),
         source=request.source,
     )
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from airflow_exclusive.core.ports import LockAnswer
 from airflow_exclusive.stores.redis.address import Address
-from airflow_exclusive.stores.redis.locks import errors_mapped, lock_answer
+from airflow_exclusive.stores.redis.locks import ErrorsMapped, lock_answer
 from airflow_exclusive.stores.redis.scripts import lock_key, lua, milliseconds
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ class AsyncRedisLocks:
 
     async def acquire(self, job_name: str, owner: str, ttl: float) -> LockAnswer:
         async with self._one_by_one:
-            with errors_mapped(self._url):
+            with ErrorsMapped(self._url):
                 asked = self._client.execute_command(  # type: ignore[no-untyped-call]
                     "EVAL", lua("acquire"), 1, lock_key(job_name), owner, milliseconds(ttl)
                 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from functools import cache
 from importlib.resources import files
 
@@ -12,6 +13,12 @@ WAKE_UP_LASTS_MS = 2000
 def lua(name: str) -> str:
     """The text of `lua/<name>.lua`."""
     return (files(__package__) / "lua" / f"{name}.lua").read_text(encoding="utf-8")
+
+
+@cache
+def digest(name: str) -> str:
+    """What a server knows the script by, once it has seen it."""
+    return hashlib.sha1(lua(name).encode(), usedforsecurity=False).hexdigest()
 
 
 def lock_key(job_name: str) -> str:
