@@ -17,7 +17,8 @@ from airflow_exclusive.core.settings import LeaseSettings
 from airflow_exclusive.stores.postgres.database import Database
 from benchmarks.figures import Figure, median_pair_ms
 
-TIMES = 2000
+ROUNDS = 2000
+STARTS = 60
 
 
 class _NoKeeper:
@@ -56,7 +57,7 @@ def _round_trips(redis_url: str, dsn: str) -> Figure:
                 database.run_text("UPDATE bench_floor SET n = n + 1 WHERE id = %(id)s", {"id": 1})
             client.eval("return redis.call('DEL', KEYS[1])", 1, "bench:floor")
 
-        spent, least = median_pair_ms(guarded, floor, times=TIMES)
+        spent, least = median_pair_ms(guarded, floor, times=ROUNDS)
         database.close()
         client.close()
     return Figure(
@@ -80,7 +81,7 @@ def _body_start(redis_url: str, dsn: str) -> Figure:
 
         guard.keepers = noting  # type: ignore[assignment]
         waits = []
-        for turn in range(TIMES // 5):
+        for turn in range(STARTS):
             with guard.hold("bench_body_start", run_key=f"tick {turn}"):
                 waits.append((time.perf_counter() - committed) * 1000)
     return Figure(

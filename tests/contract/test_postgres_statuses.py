@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
-from dataclasses import replace
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 
 import psycopg
 import pytest
@@ -12,7 +13,6 @@ import pytest
 from airflow_exclusive.core.admission import AlreadyDone, Busy, Claim
 from airflow_exclusive.core.errors import ExclusiveError, InvalidSetting
 from airflow_exclusive.core.settings import LeaseSettings
-from airflow_exclusive.stores.postgres.statuses import PostgresStatuses
 from tests.support.ledger import JOB, NEXT_TICK, START, TASK, TICK, Ledger, request
 from tests.support.waiting import eventually
 
@@ -363,47 +363,71 @@ def waiting_for_a_lock(watcher: psycopg.Connection) -> int:
     return int(row[0])
 
 
-@pytest.mark.parametrize("second", [2, 31], ids=["lease valid", "lease lapsed"])
+@dataclass
+class Waiting:
+    """A claim that a thread makes while `ledger` works in a transaction of its own."""
+
+    answers: list[object] = field(default_factory=list)
+
+    @contextmanager
+    def behind(self, ledger: Ledger, database: str, second: float, watcher: psycopg.Connection) -> Iterator[None]:
+        """Do in the block what is to be committed when the claim has come to wait for it."""
+        waiter = Ledger(database)
+        asker = threading.Thread(target=lambda: self.answers.append(waiter.at(second).claim(request(), SETTINGS)))
+        with psycopg.connect(database.split("?")[0]) as other:
+            ledger.database._connection, kept = other, ledger.database._connection
+            yield
+            asker.start()
+            eventually(lambda: waiting_for_a_lock(watcher) == 1)
+            assert self.answers == []
+            other.commit()
+        ledger.database._connection = kept
+        asker.join(20)
+        waiter.close()
+
+
 @pytest.mark.parametrize("isolation", ["read committed", "repeatable read", "serializable"])
 def test_a_claim_that_waits_for_the_finisher_of_its_tick_finds_it_done(
-    ledger: Ledger, database: str, connection: psycopg.Connection, isolation: str, second: float
+    ledger: Ledger, database: str, connection: psycopg.Connection, isolation: str
 ) -> None:
-    claim = ledger.claim(0, request())
-    waiter = Ledger(f"{database}?options=-c%20default_transaction_isolation%3D{isolation.replace(' ', '%5C%20')}")
-    answers: list[object] = []
-    asker = threading.Thread(target=lambda: answers.append(waiter.at(second).claim(request(), SETTINGS)))
-    finisher = PostgresStatuses(ledger.database, now=START)
+    claim, waiting = ledger.claim(0, request()), Waiting()
+    isolated = f"{database}?options=-c%20default_transaction_isolation%3D{isolation.replace(' ', '%5C%20')}"
+    with waiting.behind(ledger, isolated, 31, connection):
+        assert ledger.at(1).finish(claim, "success", None, 0) == "success"
+    assert [type(answer) for answer in waiting.answers] == [AlreadyDone]
+    assert ledger.outcomes() == [(1, 1, 1, "success")]
+
+
+def test_a_claim_that_waits_for_a_renewal_finds_the_runner(
+    ledger: Ledger, database: str, connection: psycopg.Connection
+) -> None:
+    """Another version of the row with nothing new about who runs."""
+    claim, waiting = ledger.claim(0, request()), Waiting()
+    with waiting.behind(ledger, database, 31, connection):
+        assert ledger.at(30).renew(claim, 30)
+    assert [type(answer) for answer in waiting.answers] == [Busy]
+    assert ledger.outcomes() == [(1, 1, 1, "running")]
+
+
+def test_a_claim_before_the_finisher_has_committed_finds_the_runner(ledger: Ledger, database: str) -> None:
+    claim, early = ledger.claim(0, request()), Ledger(database)
     with psycopg.connect(database) as other:
         ledger.database._connection, kept = other, ledger.database._connection
-        assert finisher.finish(claim, "success", None, 0) == "success"  # not committed yet
-        asker.start()
-        eventually(lambda: waiting_for_a_lock(connection) == 1)
-        assert answers == []
-        other.commit()
+        assert ledger.at(1).finish(claim, "success", None, 0) == "success"
+        assert isinstance(early.at(2).claim(request(), SETTINGS), Busy)
     ledger.database._connection = kept
-    asker.join(20)
-    waiter.close()
-    assert [type(answer) for answer in answers] == [AlreadyDone]
-    assert ledger.outcomes() == [(1, 1, 1, "success")]
+    assert isinstance(early.at(2).claim(request(), SETTINGS), AlreadyDone)
+    early.close()
 
 
 def test_a_claim_that_waits_for_a_takeover_finds_the_new_runner(
     ledger: Ledger, database: str, connection: psycopg.Connection
 ) -> None:
     ledger.claim(0, request())
-    waiter = Ledger(database)
-    answers: list[object] = []
-    asker = threading.Thread(target=lambda: answers.append(waiter.at(31).claim(request(), SETTINGS)))
-    with psycopg.connect(database) as other:
-        ledger.database._connection, kept = other, ledger.database._connection
+    waiting = Waiting()
+    with waiting.behind(ledger, database, 31, connection):
         winner = ledger.claim(31, request(node="node-b"))
-        asker.start()
-        eventually(lambda: waiting_for_a_lock(connection) == 1)
-        other.commit()
-    ledger.database._connection = kept
-    asker.join(20)
-    waiter.close()
-    (answer,) = answers
+    (answer,) = waiting.answers
     assert isinstance(answer, Busy)
     assert answer.holder is not None
     assert answer.holder.owner == winner.attempt.owner

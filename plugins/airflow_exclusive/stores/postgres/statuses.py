@@ -14,7 +14,6 @@ from airflow_exclusive.core.ports import JobStatus, Refusal
 from airflow_exclusive.core.settings import LeaseSettings
 from airflow_exclusive.stores.postgres.database import Database
 
-
 _EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
 
 
