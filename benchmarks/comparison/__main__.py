@@ -53,9 +53,15 @@ CASES: tuple[Callable[[Bench], Iterator[Sample]], ...] = (
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="make compare", description=__doc__)
-    parser.add_argument("--only", nargs="*", choices=[*TITLES], default=[*TITLES], help="columns to measure")
+    parser.add_argument(
+        "--only",
+        nargs="*",
+        choices=[*TITLES],
+        default=[*TITLES],
+        help="columns to measure, keeping what is there of the others",
+    )
     only = parser.parse_args().only
-    samples: list[Sample] = []
+    samples = [sample for sample in report.read(FOLDER) if sample.column not in only]
     servers = Servers(WORK / "servers")  # shared by all, so that none measures their start
     servers.start("comparison")
     try:

@@ -35,6 +35,15 @@ def write(samples: Sequence[Sample], folder: Path, introduction: str) -> None:
     (folder / "comparison.html").write_text(_page(samples, introduction))
 
 
+def read(folder: Path) -> list[Sample]:
+    """What an earlier run wrote."""
+    try:
+        with (folder / "samples.csv").open(newline="") as file:
+            return [Sample(**{**row, "value": float(row["value"])}) for row in csv.DictReader(file)]  # type: ignore[arg-type]
+    except FileNotFoundError:
+        return []
+
+
 def _markdown(samples: Sequence[Sample], introduction: str) -> str:
     columns = [name for name in TITLES if any(sample.column == name for sample in samples)]
     lines = ["# Comparison", "", introduction, "", *(f"- **{name}**: {TITLES[name]}" for name in columns), ""]
