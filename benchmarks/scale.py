@@ -15,12 +15,13 @@ from itertools import count
 import psycopg
 
 from airflow_exclusive.core.admission import Claim
-from airflow_exclusive.core.job import Request
+from airflow_exclusive.core.job import Request, new_owner
 from airflow_exclusive.core.settings import LeaseSettings
 from airflow_exclusive.stores.postgres.database import Database
 from airflow_exclusive.stores.postgres.purge import purge
+from airflow_exclusive.stores.postgres.schema import upgrade
 from airflow_exclusive.stores.postgres.statuses import PostgresStatuses
-from benchmarks.figures import durations_ms
+from benchmarks.figures import median_pair_ms
 from deploy.embedded.release import PROJECT
 from deploy.embedded.servers import Servers
 
@@ -29,23 +30,25 @@ PROCESSES = (1, 2, 4, 8, 16)
 SECONDS = 6.0
 """For which each number of processes asks."""
 HISTORIES = (0, 1_000_000, 10_000_000)
-CLAIMS = 300
-JOBS = 1000
+CLAIMS = 1000
+JOBS = 4 * CLAIMS
 ASKER = "asker"
 
 _FILL = """
 INSERT INTO exclusive.scheduled_job_run (job_name, run_key, generation, attempt, fencing_token, owner, node_id, outcome,
     started_at, finished_at, lease_seconds, renewed)
-SELECT 'job ' || n %% %(jobs)s, 'tick ' || n / %(jobs)s, 1, 1, n / %(jobs)s + 1, 'owner ' || n, 'node', 'success',
+SELECT 'job ' || n %% %(jobs)s, 'tick ' || n / %(jobs)s, 1, 1, n / %(jobs)s + 1,
+    lpad(to_hex(n), 12, '0') || left(md5(n::text), 20), 'node', 'success',
     now() - interval '100 days', now() - interval '100 days', 30, true
 FROM generate_series(%(first)s::bigint, %(last)s::bigint - 1) AS n
 """
 _POINT = """
-INSERT INTO exclusive.scheduled_job_status (job_name, status, owner, fencing_token, run_key, generation, attempt)
-SELECT DISTINCT ON (job_name) job_name, 'success', owner, fencing_token, run_key, generation, attempt
-FROM exclusive.scheduled_job_run ORDER BY job_name, fencing_token DESC
-ON CONFLICT (job_name) DO UPDATE SET owner = EXCLUDED.owner, fencing_token = EXCLUDED.fencing_token,
-    run_key = EXCLUDED.run_key, lease_expires_at = NULL, status = 'success'
+INSERT INTO exclusive.scheduled_job_status (job_name) SELECT 'job ' || n FROM generate_series(0, %(jobs)s - 1) AS n
+ON CONFLICT (job_name) DO NOTHING;
+UPDATE exclusive.scheduled_job_status s SET owner = r.owner, fencing_token = r.fencing_token, run_key = r.run_key,
+    generation = r.generation, attempt = r.attempt, lease_expires_at = NULL, status = 'success'
+FROM (SELECT DISTINCT ON (job_name) * FROM exclusive.scheduled_job_run ORDER BY job_name, fencing_token DESC) AS r
+WHERE r.job_name = s.job_name
 """
 
 
@@ -66,14 +69,16 @@ def main() -> None:
 def _measure(servers: Servers) -> Iterator[dict[str, float]]:
     for number in PROCESSES:
         yield _side_by_side(servers, number)
+    empty = servers.postgres.dsn("empty")
+    servers.postgres.ensure_database("empty")
+    upgrade(empty)
+    _fill(empty, 0, 0)
     filled = 0
-    empty = 0.0
     for history in HISTORIES:
         _fill(servers.status_dsn, filled, history)
         filled = history
-        middle = _claim_ms(servers.status_dsn)
-        empty = empty or middle
-        yield {"attempts": history, "claim_p50_ms": round(middle, 3), "over_empty": round(middle / empty, 2)}
+        middle, floor = _claims_ms(servers.status_dsn, empty)
+        yield {"attempts": history, "claim_p50_ms": round(middle, 3), "over_empty": round(middle / floor, 2)}
     yield _purge(servers.status_dsn)
 
 
@@ -107,31 +112,37 @@ def _fill(dsn: str, first: int, last: int) -> None:
     with psycopg.connect(dsn, autocommit=True, cursor_factory=psycopg.ClientCursor) as connection:
         for start in range(first, last, 1_000_000):
             connection.execute(_FILL, {"jobs": JOBS, "first": start, "last": min(last, start + 1_000_000)})
-        connection.execute(_POINT)
+        connection.execute(_POINT, {"jobs": JOBS})
         connection.execute("VACUUM ANALYZE exclusive.scheduled_job_run")
         connection.execute("CHECKPOINT")
 
 
-_ticks = count()
+_jobs, _ticks = count(), count()
 
 
-def _claim_ms(dsn: str) -> float:
-    database = Database(dsn)
+def _claims_ms(full: str, empty: str) -> tuple[float, float]:
+    """Medians of claims in either database, in turn: whatever slows the machine down slows both."""
+    databases = Database(full), Database(empty)
     try:
-        claim = _claimer(database)
-        return statistics.median(durations_ms(lambda: claim(f"job {next(_ticks) % JOBS}"), times=CLAIMS))
+        first, second = (_claimer(database) for database in databases)
+        return median_pair_ms(lambda: first(_job()), lambda: second(_job()), times=CLAIMS, warm_up=CLAIMS)
     finally:
-        # forgotten again: the next million of attempts has these tokens
-        database.run_text("DELETE FROM exclusive.scheduled_job_run WHERE node_id = %(node)s", {"node": ASKER})
-        database.run_text("UPDATE exclusive.scheduled_job_status SET status = NULL, owner = NULL", None)
-        database.close()
+        for database in databases:
+            # forgotten again: the next million of attempts has these tokens
+            database.run_text("DELETE FROM exclusive.scheduled_job_run WHERE node_id = %(node)s", {"node": ASKER})
+            database.run_text("UPDATE exclusive.scheduled_job_status SET status = NULL, owner = NULL", None)
+            database.close()
+
+
+def _job() -> str:
+    return f"job {next(_jobs) % JOBS}"
 
 
 def _claimer(database: Database) -> Callable[[str], Claim]:
     statuses, settings = PostgresStatuses(database), LeaseSettings()
 
     def claim(job: str) -> Claim:
-        made = statuses.claim(Request(job, f"new {next(_ticks)}", f"asker {time.time_ns()}", ASKER), settings)
+        made = statuses.claim(Request(job, f"new {next(_ticks)}", new_owner(), ASKER), settings)
         assert isinstance(made, Claim)
         return made
 

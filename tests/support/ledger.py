@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import uuid
 from datetime import datetime, timedelta, timezone
 from typing import Any
 
 from airflow_exclusive.core.admission import Claim
-from airflow_exclusive.core.job import Request, Source
+from airflow_exclusive.core.job import Request, Source, new_owner
 from airflow_exclusive.core.settings import LeaseSettings
 from airflow_exclusive.stores.postgres.database import Database
 from airflow_exclusive.stores.postgres.statuses import PostgresStatuses
@@ -21,7 +20,7 @@ TASK = Source("full", "flights", "scheduled__1", "load", -1, try_number=1)
 
 def request(run_key: str = TICK, *, job: str = JOB, node: str = "node-a", **changes: Any) -> Request:
     """A request of a new owner."""
-    return Request(job, run_key, uuid.uuid4().hex, node, **changes)
+    return Request(job, run_key, new_owner(), node, **changes)
 
 
 class Ledger:

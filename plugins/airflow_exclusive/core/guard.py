@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import logging
 import math
-import secrets
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -14,7 +12,7 @@ from typing import Any
 
 from airflow_exclusive.core.admission import Admitted, AlreadyDone, Attempt, Busy, Claim, Verdict
 from airflow_exclusive.core.errors import InvalidSetting, NotAdmitted, StaleWrite, StoreUnavailable
-from airflow_exclusive.core.job import Request, Source, check_job_name, check_run_key
+from airflow_exclusive.core.job import Request, Source, check_job_name, check_run_key, new_owner
 from airflow_exclusive.core.lease import Effects, Identity, Lease, StepTransaction
 from airflow_exclusive.core.patience import IN_PASSING, Elsewhere, Patience
 from airflow_exclusive.core.ports import JobStatus, KeeperFactory, LockStore, Refusal, StatusStore
@@ -91,7 +89,7 @@ class Guard:
         while True:
             answer = self._ask(request, settings, elsewhere.ticket if elsewhere else "")
             if answer is None:
-                request = replace(request, owner=_new_owner())
+                request = replace(request, owner=new_owner())
                 continue
             if isinstance(answer, AlreadyDone) and patience.awaits_confirmation(answer, self.clock()):
                 self.locks.wait_for_release(request.job_name, _POLL_CONFIRMATION)
@@ -167,7 +165,7 @@ class Guard:
         return self.statuses.refusals(job_name, run_key, limit)
 
     def _request(self, job_name: str, run_key: str | None, source: Source | None, rerun: bool) -> Request:
-        owner = _new_owner()
+        owner = new_owner()
         key = f"manual__{owner}" if run_key is None else check_run_key(run_key)
         return Request(check_job_name(job_name), key, owner, self.node_id, source or _NOBODY, rerun)
 
@@ -260,8 +258,3 @@ class Guard:
         longest = _POLL_IN_PASSING if busy.reason == IN_PASSING else _POLL_AT_MOST
         pause = min(max(busy.retry_after, _POLL_AT_LEAST), longest, left)
         self.locks.wait_for_release(busy.job_name, pause)
-
-
-def _new_owner() -> str:
-    """Begins with the time, so that the newest ones lie together in an index, however long the ledger is."""
-    return f"{time.time_ns() // 1_000_000:012x}{secrets.token_hex(10)}"

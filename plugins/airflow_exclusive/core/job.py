@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import secrets
+import time
 from dataclasses import dataclass, field
 
 from airflow_exclusive.core.errors import InvalidSetting
@@ -83,3 +85,8 @@ class Request:
     source: Source = field(default_factory=Source)
     rerun: bool = False
     """Run the tick again although it is done, as a new generation."""
+
+
+def new_owner() -> str:
+    """The unique id of one attempt. It begins with the time, so that the newest ones lie together in an index."""
+    return f"{time.time_ns() // 1_000_000:012x}{secrets.token_hex(10)}"

@@ -5,9 +5,9 @@ from __future__ import annotations
 import time
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
-from uuid import uuid4
 
 from airflow_exclusive.core.errors import StoreMisconfigured, StoreUnavailable
+from airflow_exclusive.core.job import new_owner
 from airflow_exclusive.core.ports import LockAnswer
 from airflow_exclusive.stores.redacted import redacted
 from airflow_exclusive.stores.redis.address import Address
@@ -57,7 +57,7 @@ class RedisLocks:
 
     def try_scripts(self) -> None:
         """Take and give back a lock that is nobody's."""
-        owner = uuid4().hex
+        owner = new_owner()
         self.acquire(_PROBE, owner, ttl=1.0)
         self.release(_PROBE, owner)
 
