@@ -32,8 +32,8 @@ IMPATIENT: Mapping[str, Mapping[str, str]] = {
     },
 }
 INTRODUCTION = (
-    "Measured on {cores} cores, {memory:.0f} GB; the servers (PostgreSQL, Valkey) run beside and are not counted except"
-    " for CPU. Medians; the 95th percentile where there are several samples. Guarded tasks: leases of 30 s. Airflow"
+    "Measured on {cores} cores, {memory:.0f} GB; the servers (PostgreSQL, Valkey) run beside and are not counted."
+    " Medians; the 95th percentile where there are 20 samples. Guarded tasks: leases of 30 s. Airflow"
     " believes for 30 s that a silent task lives (its default: 300 s); what was killed is started again at once."
 )
 _IN_DETAIL = (FULL, MINI)

@@ -7,6 +7,7 @@ import os
 import signal
 import time
 import uuid
+from collections import Counter
 from collections.abc import Callable, Iterator
 from datetime import datetime
 from pathlib import Path
@@ -24,7 +25,7 @@ from deploy.embedded.stack import Stack
 
 VARIANTS = ("plain", "guarded")
 _IDLE = 10.0
-_DUE_RUNS = 8
+_DUE_RUNS = 20
 _ONE_RUNS = 5
 _ANSWERS = 20
 _BLOCKED = 30.0
@@ -75,7 +76,14 @@ class Bench:
         self.run("one_plain")  # the first run after a start waits for processes to warm up
         for variant in VARIANTS:
             for _ in range(_ONE_RUNS):
-                yield self.sample("one task, from trigger to success", variant, self.run(f"one_{variant}"), "s")
+                dag_id = f"one_{variant}"
+                run_id = self.begin(dag_id)
+                yield self.sample("one task, from trigger to success", variant, self.end(dag_id, run_id), "s")
+                task = self.api.task_instance(dag_id, run_id, "work")
+                took = _seconds(task["start_date"], task["end_date"])
+                yield self.sample(
+                    "task overhead: a task that does nothing, from its start to its end", variant, took, "s"
+                )
 
     def due(self) -> Iterator[Sample]:
         """Both variants at once, as their times come; paused when each has had its runs."""
@@ -105,7 +113,7 @@ class Bench:
 
     def waiting(self) -> Iterator[Sample]:
         """How long a task takes while another one waits, for a file or for its job."""
-        for mode in ("poke", "reschedule"):
+        for mode in ("poke", "reschedule", "defer"):
             file = self.folder / uuid.uuid4().hex
             yield self._beside(f"waits_sensor_{mode}", f"sensor, {mode}", file.touch, file=str(file))
         for mode in ("worker", "reschedule", "defer"):
@@ -164,6 +172,7 @@ class Bench:
         for what, kill in (
             ("the task's process", self._kill_task),
             ("the task's supervisor", self._kill_supervisor),
+            ("the scheduler and what it started", self._kill_scheduler),
             ("all of Airflow", self._kill_all),
         ):
             for variant in VARIANTS:
@@ -176,7 +185,7 @@ class Bench:
                 state = self.api.wait_for_run(f"victim_{variant}", run_id, timeout=_PATIENCE)
                 took = time.monotonic() - began
                 _until(lambda note=note: not _lives(note["pid"]))  # type: ignore[misc]
-                begun, effects = len(list(folder.glob("*.began"))), self._effects(folder)
+                begun, effects = len(list(folder.glob("*.began"))), self.effects(folder)
                 detail = f"begun {begun} times, in effect {effects} times, the run ended as {state}"
                 yield self.sample(f"kill -9 of {what}: until done", variant, took, "s", detail)
                 yield self.sample(f"kill -9 of {what}: times in effect", variant, effects, "x", detail)
@@ -187,16 +196,20 @@ class Bench:
     def _kill_supervisor(self, note: dict[str, int]) -> None:
         os.kill(note["supervisor"], signal.SIGKILL)
 
+    def _kill_scheduler(self, note: dict[str, int]) -> None:  # noqa: ARG002
+        self.stack.airflow.kill("scheduler", family=True)
+        self.start_again()
+
     def _kill_all(self, note: dict[str, int]) -> None:  # noqa: ARG002 - all are called alike
         self.stack.airflow.lose()
-        self._start_again()
+        self.start_again()
 
-    def _start_again(self) -> None:
+    def start_again(self) -> None:
         """As a service manager does, at once."""
         self.stack.airflow.start()
         self.stack.airflow.wait_ready()
 
-    def _effects(self, folder: Path) -> int:
+    def effects(self, folder: Path) -> int:
         with psycopg.connect(self.stack.warehouse_dsn) as connection:
             query = "SELECT count(*) FROM comparison_effect WHERE folder = %s"
             return int((connection.execute(query, [str(folder)]).fetchone() or [0])[0])
@@ -217,17 +230,55 @@ def prepare(stack: Stack) -> None:
 
 
 def side_by_side(full: Bench, mini: Bench, column: str) -> Iterator[Sample]:
-    """The same 50 tasks, asked for in both at once."""
-    tick = uuid.uuid4().hex
+    """The same work, asked for in both at once."""
+    both = (full, mini)
+    with usage.watched(full.stack, mini.stack) as seen:
+        time.sleep(_IDLE)
+    yield Sample(column, "processes", "idle", seen.processes, "")
+    yield Sample(column, "memory", "idle", seen.megabytes, "MB")
+    yield Sample(column, "CPU", "idle", seen.cpu, "cores")
+    for dag_id, case in (("short", "50 short tasks"), ("long", "8 tasks of 5 s")):
+        for variant in VARIANTS:
+            with usage.watched(full.stack, mini.stack) as seen:
+                began, conf = time.monotonic(), {"tick": uuid.uuid4().hex}
+                runs = [(bench, bench.begin(f"{dag_id}_{variant}", **conf)) for bench in both]
+                for bench, run_id in runs:
+                    bench.end(f"{dag_id}_{variant}", run_id)
+                took = time.monotonic() - began
+            ran = {
+                bench.stack.profile.name: _states(bench.api.task_instances(f"{dag_id}_{variant}", run_id))
+                for bench, run_id in runs
+            }
+            yield Sample(column, case, variant, took, "s", f"in both at once, until both are through: {ran}")
+            yield Sample(column, "memory", f"{case}, {variant}", seen.megabytes, "MB")
+            yield Sample(column, "CPU", f"{case}, {variant}", seen.cpu, "cores")
+    for killed, other in (both, both[::-1]):
+        yield _replaced(killed, other, column)
+
+
+def _replaced(killed: Bench, other: Bench, column: str) -> Sample:
+    """Everything of one is gone while it works; the other one waits for the same tick."""
+    folder = killed.folder / uuid.uuid4().hex
+    folder.mkdir()
+    conf = {"tick": folder.name, "folder": str(folder)}
+    first = killed.begin("victim_guarded", **conf)
+    _until(lambda: sorted(folder.glob("*.began")))
+    second = other.begin("victim_guarded", **conf)
     began = time.monotonic()
-    runs = [(bench, bench.begin("short_guarded", tick=tick)) for bench in (full, mini)]
-    for bench, run_id in runs:
-        bench.end("short_guarded", run_id)
-        name = bench.stack.profile.name
-        took = time.monotonic() - began
-        yield Sample(column, "50 short tasks in both: until it is through", name, took, "s")
-        states = [task["state"] for task in bench.api.task_instances("short_guarded", run_id)]
-        yield Sample(column, "50 short tasks in both: run here", name, states.count("success"), "")
+    killed.stack.airflow.lose()
+    other.end("victim_guarded", second)
+    took = time.monotonic() - began
+    killed.start_again()
+    state = killed.api.wait_for_run("victim_guarded", first, timeout=_PATIENCE)
+    lost, instead = killed.stack.profile.name, other.stack.profile.name
+    effects = other.effects(folder)
+    detail = f"{instead} did it; in effect {effects} times; the run of {lost}, started again, ended as {state}"
+    return Sample(column, "kill -9 of all of Airflow: until done", f"guarded, {lost}", took, "s", detail)
+
+
+def _states(tasks: list[dict[str, Any]]) -> str:
+    counted = Counter(str(task["state"]) for task in tasks)
+    return ", ".join(f"{number} {state}" for state, number in sorted(counted.items()))
 
 
 def _until(answer: Callable[[], Any], timeout: float = _PATIENCE) -> Any:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import html
+import math
 import statistics
 from collections.abc import Iterator, Sequence
 from dataclasses import astuple, fields
@@ -12,7 +13,7 @@ from pathlib import Path
 from benchmarks.comparison.columns import TITLES, Sample
 
 _PERCENTILE = 0.95
-_SEVERAL = 4
+_SEVERAL = 20
 """Of so many samples a 95th percentile is told as well."""
 
 _STYLE = """
@@ -91,7 +92,7 @@ def _of(samples: Sequence[Sample], case: str, variant: str, column: str) -> list
 
 
 def _high(values: Sequence[float]) -> float:
-    return sorted(values)[min(len(values) - 1, int(_PERCENTILE * len(values)))]
+    return sorted(values)[math.ceil(_PERCENTILE * len(values)) - 1]
 
 
 def _text(samples: Sequence[Sample]) -> str:

@@ -26,25 +26,28 @@ class Usage:
     cpu: float = 0.0
 
 
-def now(stack: Stack) -> tuple[int, float]:
-    """Processes and megabytes; memory that several share is counted once (PSS)."""
-    processes = marked(MARK, stack.airflow.run_mark)
-    total = 0.0
+def now(*stacks: Stack) -> tuple[int, float, float]:
+    """Processes, megabytes (memory that several share is counted once: PSS), seconds of CPU that they have had."""
+    processes = [process for stack in stacks for process in marked(MARK, stack.airflow.run_mark)]
+    megabytes = seconds = 0.0
     for process in processes:
         with suppress(psutil.Error):
-            total += process.memory_full_info().pss / 1e6
-    return len(processes), total
+            megabytes += process.memory_full_info().pss / 1e6
+            # with those of its children that have ended: tasks come and go
+            seconds += sum(process.cpu_times()[:4])
+    return len(processes), megabytes, seconds
 
 
 @contextmanager
-def watched(stack: Stack) -> Iterator[Usage]:
+def watched(*stacks: Stack) -> Iterator[Usage]:
     """Fills the usage in while the block runs; the servers are not counted."""
     usage, stop = Usage(), threading.Event()
-    idle, began = psutil.cpu_times().idle, time.monotonic()
+    *_, before = now(*stacks)
+    began = time.monotonic()
 
     def look() -> None:
         while not stop.wait(_EVERY):
-            processes, megabytes = now(stack)
+            processes, megabytes, _ = now(*stacks)
             usage.processes = max(usage.processes, processes)
             usage.megabytes = max(usage.megabytes, megabytes)
 
@@ -53,7 +56,7 @@ def watched(stack: Stack) -> Iterator[Usage]:
     try:
         yield usage
     finally:
-        elapsed = time.monotonic() - began
-        usage.cpu = (psutil.cpu_count() or 1) - (psutil.cpu_times().idle - idle) / elapsed
+        *_, after = now(*stacks)
+        usage.cpu = (after - before) / (time.monotonic() - began)
         stop.set()
         thread.join()

@@ -11,12 +11,13 @@ from typing import Any
 
 from airflow.providers.common.compat.sdk import BaseHook, BaseSensorOperator, dag
 from airflow.providers.standard.operators.python import PythonOperator
+from airflow.providers.standard.triggers.file import FileTrigger
 
 from airflow_exclusive import ExclusivePythonOperator
 
 START = datetime(2026, 1, 1, tzinfo=timezone.utc)
 OPERATORS: dict[str, Any] = {"plain": PythonOperator, "guarded": ExclusivePythonOperator}
-EVERY = timedelta(seconds=12)
+EVERY = timedelta(seconds=6)
 LONG = 5.0
 VICTIM = 12.0
 
@@ -67,7 +68,26 @@ class FileSensor(BaseSensorOperator):
 
 PLAIN: dict[str, Any] = {"schedule": None, "start_date": START, "catchup": False}
 
+
+class DeferredFileSensor(FileSensor):
+    """The same in the triggerer."""
+
+    def execute(self, context: Any) -> None:
+        file = context["dag_run"].conf["file"]
+        self.defer(trigger=FileTrigger(filepath=file, poke_interval=2), method_name="resume")
+
+    def resume(self, context: Any, event: Any = None) -> None: ...
+
+
+SENSORS: dict[str, dict[str, Any]] = {
+    "poke": {"mode": "poke", "poke_interval": 2},
+    "reschedule": {"mode": "reschedule", "poke_interval": 2},
+    "defer": {},
+}
+SAME_TICK = "{{ dag_run.conf.get('tick', run_id) }}"
+
 for kind, operator in OPERATORS.items():
+    once = {"run_key": SAME_TICK} if kind == "guarded" else {}
 
     @dag(f"one_{kind}", **PLAIN)
     def one() -> None:
@@ -75,14 +95,13 @@ for kind, operator in OPERATORS.items():
 
     @dag(f"short_{kind}", **PLAIN, max_active_tasks=64)
     def short() -> None:
-        options = {"run_key": "{{ dag_run.conf.get('tick', run_id) }}"} if kind == "guarded" else {}  # noqa: B023
         for n in range(50):
-            operator(task_id=f"work_{n}", python_callable=nothing, **options)  # noqa: B023
+            operator(task_id=f"work_{n}", python_callable=nothing, **once)  # noqa: B023
 
     @dag(f"long_{kind}", **PLAIN)
     def lasting() -> None:
         for n in range(8):
-            operator(task_id=f"work_{n}", python_callable=long)  # noqa: B023
+            operator(task_id=f"work_{n}", python_callable=long, **once)  # noqa: B023
 
     @dag(f"due_{kind}", schedule=EVERY, start_date=START, catchup=False, max_active_runs=4)
     def due() -> None:
@@ -96,6 +115,7 @@ for kind, operator in OPERATORS.items():
             op_args=["{{ dag_run.conf['folder'] }}", kind],  # noqa: B023
             retries=3,
             retry_delay=timedelta(seconds=1),
+            **(once and {**once, "on_busy": "wait", "on_done": "success"}),  # noqa: B023
         )
 
     @dag(f"alert_{kind}", **PLAIN, on_failure_callback=note_failure)
@@ -109,11 +129,11 @@ for kind, operator in OPERATORS.items():
     killed()
     alert()
 
-for mode in ("poke", "reschedule"):
+for mode, options in SENSORS.items():
 
     @dag(f"waits_sensor_{mode}", **PLAIN)
     def waits_for_file() -> None:
-        FileSensor(task_id="work", mode=mode, poke_interval=2)  # noqa: B023
+        (FileSensor if options else DeferredFileSensor)(task_id="work", **options)  # noqa: B023
 
     waits_for_file()
 
