@@ -37,8 +37,8 @@ IMPATIENT: Mapping[str, Mapping[str, str]] = {
 INTRODUCTION = (
     "Measured on {cores} cores, {memory:.0f} GB; the servers (PostgreSQL, Valkey) run beside and are not counted."
     " Medians; the 95th percentile where there are 20 samples. Guarded tasks: leases of 30 s. Airflow"
-    " believes for 30 s that a silent task lives, and looks every 30 s for tasks of a scheduler that is gone (its default for"
-    " either: 300 s); what was killed is started again at once."
+    " believes for 30 s that a silent task lives, and looks every 30 s for tasks of a scheduler that is gone (default"
+    " for either: 300 s); what was killed is started again at once."
 )
 _IN_DETAIL = (FULL, MINI)
 """Of these it is also measured what happens when parts of them are killed: the third is like the first there."""
