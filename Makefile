@@ -140,8 +140,8 @@ env: ## Write .env for docker-compose.yml, with random secrets
 	@$(or $(PYTHON),python3) deploy/compose/env.py
 
 .PHONY: compose-check
-compose-check: venv ## Check docker-compose.yml and docs/kubernetes.md, without an engine
-	@for python in .venv*/bin/python; do $$python -m pytest -q tests/deploy/test_compose.py tests/deploy/test_kubernetes.py || exit; done
+compose-check: venv venv-mini ## Check docker-compose.yml and docs/kubernetes.md, without an engine
+	@for bin in $(BIN) $(MINI)/bin; do $$bin/python -m pytest -q tests/deploy/test_compose.py tests/deploy/test_kubernetes.py || exit; done
 
 .PHONY: compose-test
 compose-test: venv ## Run docker-compose.yml for real, kill a worker in it, and count (needs a Docker engine)

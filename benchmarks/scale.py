@@ -1,8 +1,12 @@
-"""`python -m benchmarks.scale`: admissions by the number of processes that ask, and by the length of the ledger."""
+"""`python -m benchmarks.scale`: admissions by the number of processes that ask, and by the length of the ledger.
+
+Exit status 1 if a long ledger makes claims slower than the limit, or if purge can't keep up.
+"""
 
 from __future__ import annotations
 
 import json
+import math
 import statistics
 import subprocess
 import sys
@@ -31,6 +35,8 @@ SECONDS = 6.0
 """For which each number of processes asks."""
 HISTORIES = (0, 1_000_000, 10_000_000)
 CLAIMS = 1000
+CLAIM_LIMIT = 1.2
+"""Of the median of a claim on a long ledger over that on an empty one."""
 JOBS = 4 * CLAIMS
 ASKER = "asker"
 
@@ -52,7 +58,7 @@ WHERE r.job_name = s.job_name
 """
 
 
-def main() -> None:
+def main() -> int:
     servers = Servers(FOLDER / "scale")
     told = []
     try:
@@ -64,6 +70,13 @@ def main() -> None:
         servers.stop("scale")
         servers.remove()
     (FOLDER / "scale.json").write_text(json.dumps(told, indent=2) + "\n")
+    missed = [line for line in told if line.get("over_empty", 0.0) > CLAIM_LIMIT]
+    # purge keeps up: it deletes faster than all processes together can write
+    written = max(line.get("admissions_per_s", 0.0) for line in told)
+    missed += [line for line in told if line.get("purged_per_s", math.inf) < written]
+    for line in missed:
+        print(f"MISSED {json.dumps(line)}")
+    return 1 if missed else 0
 
 
 def _measure(servers: Servers) -> Iterator[dict[str, float]]:
@@ -178,4 +191,4 @@ def _purge(dsn: str) -> dict[str, float]:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

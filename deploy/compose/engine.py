@@ -26,7 +26,7 @@ class Compose:
     def __init__(self, project: str, *, files: Sequence[Path], env_file: Path, env: Mapping[str, str]) -> None:
         self._env = dict(env)
         self._command = [
-            *_compose_program(self._env),
+            *_checked_program(self._env),
             *("--project-name", project, "--project-directory", str(PROJECT), "--env-file", str(env_file)),
             *(part for file in files for part in ("--file", str(file))),
             *("--profile", "mini"),
@@ -55,7 +55,7 @@ class Compose:
         self.run("down", "--volumes", "--remove-orphans", "--timeout", "5", timeout=180)
 
 
-def _compose_program(env: Mapping[str, str]) -> list[str]:
+def _checked_program(env: Mapping[str, str]) -> list[str]:
     if shutil.which("docker") is None:
         raise EngineError(
             "there is no docker on the PATH; install Docker and Docker Compose, or start this where they are"
@@ -64,13 +64,20 @@ def _compose_program(env: Mapping[str, str]) -> list[str]:
         _run(["docker", "version", "--format", "{{.Server.Version}}"], env, 30)
     except EngineError as error:
         raise EngineError(f"no Docker engine answers; start it, or name it in DOCKER_HOST. {error}") from None
-    for program in (["docker", "compose"], ["docker-compose"]):
+    if (program := compose_program(env)) is None:
+        raise EngineError("Docker is there but Docker Compose isn't; install its plugin, docker-compose-plugin")
+    return program
+
+
+def compose_program(env: Mapping[str, str]) -> list[str] | None:
+    """Docker's plugin, the one on the PATH, or that of our own environment; checking files it needs no engine."""
+    for program in (["docker", "compose"], ["docker-compose"], [str(Path(sys.executable).with_name("docker-compose"))]):
         try:
             _run([*program, "version"], env, 30)
-        except (EngineError, FileNotFoundError):
+        except (EngineError, OSError):
             continue
         return program
-    raise EngineError("Docker is there but Docker Compose isn't; install its plugin, docker-compose-plugin")
+    return None
 
 
 def _run(command: Sequence[str], env: Mapping[str, str], timeout: float) -> str:

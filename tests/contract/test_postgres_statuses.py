@@ -391,7 +391,8 @@ def test_a_claim_that_waits_for_the_finisher_of_its_tick_finds_it_done(
     ledger: Ledger, database: str, connection: psycopg.Connection, isolation: str
 ) -> None:
     claim, waiting = ledger.claim(0, request()), Waiting()
-    isolated = f"{database}?options=-c%20default_transaction_isolation%3D{isolation.replace(' ', '%5C%20')}"
+    wish = f"?options=-c%20default_transaction_isolation%3D{isolation.replace(' ', '%5C%20')}"
+    isolated = database if isolation == "read committed" else database + wish
     with waiting.behind(ledger, isolated, 31, connection):
         assert ledger.at(1).finish(claim, "success", None, 0) == "success"
     assert [type(answer) for answer in waiting.answers] == [AlreadyDone]

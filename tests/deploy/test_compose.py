@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ import yaml
 from airflow_exclusive import JobGuard
 from airflow_exclusive.stores.postgres.schema import DEFAULT_SCHEMA
 from deploy.compose import env
+from deploy.compose.engine import compose_program
 from deploy.compose.prepare import DATABASES, ROLES, prepare
 from deploy.embedded.postgres import EmbeddedPostgres
 from tests.support.airflow_options import AIRFLOW_VERSION, unknown_settings
@@ -28,12 +28,6 @@ SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
 ON_AIRFLOW = {name: service for name, service in SERVICES.items() if "build" in service}
 ONE_SHOT = {"stores", "init", "mini-init"}
 EXAMPLE = env.assignments((PROJECT / ".env.example").read_text())
-
-# https://github.com/compose-spec/compose-spec/blob/main/05-services.md: those of its attributes that are used here
-ATTRIBUTES = {
-    *("build", "command", "depends_on", "deploy", "environment", "healthcheck", "image", "logging", "ports"),
-    *("profiles", "restart", "shm_size", "stop_grace_period", "volumes"),
-}
 
 
 def version_of(service: dict[str, Any]) -> str:
@@ -52,18 +46,15 @@ def seconds(duration: str) -> int:
 # what Compose itself says
 
 
-def compose_program() -> list[str] | None:
-    if shutil.which("docker") and subprocess.run(["docker", "compose", "version"], capture_output=True).returncode == 0:
-        return ["docker", "compose"]
-    return ["docker-compose"] if shutil.which("docker-compose") else None
+COMPOSE_PROGRAM = compose_program(os.environ)
 
 
-@pytest.mark.skipif(compose_program() is None, reason="Docker Compose isn't there")
+@pytest.mark.skipif(COMPOSE_PROGRAM is None, reason="Docker Compose isn't there")
 class TestByComposeItself:
-    def config(self, *options: str) -> subprocess.CompletedProcess[str]:
+    def config(self, *options: str, file: Path = PROJECT / "docker-compose.yml") -> subprocess.CompletedProcess[str]:
         environment = {name: value for name, value in os.environ.items() if name not in EXAMPLE}
-        command = [*(compose_program() or []), "--file", str(PROJECT / "docker-compose.yml"), *options, "config", "-q"]
-        return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+        command = [*(COMPOSE_PROGRAM or []), "--project-directory", str(PROJECT), "--file", str(file), *options]
+        return subprocess.run([*command, "config", "-q"], env=environment, capture_output=True, text=True, check=False)
 
     @pytest.mark.parametrize("profile", [[], ["--profile", "mini"], ["--profile", "flower"], ["--profile", "*"]])
     def test_it_is_valid(self, tmp_path: Path, profile: list[str]) -> None:
@@ -78,6 +69,22 @@ class TestByComposeItself:
         done = self.config("--file", str(changes), "--env-file", str(tmp_path / "env"), "--profile", "*")
         assert (done.returncode, done.stderr) == (0, "")
 
+    @pytest.mark.parametrize(
+        ("right", "wrong"),
+        [
+            ("stop_grace_period:", "stop_grace_time:"),
+            ("limits: {memory: 2g}", "limits: {ram: 2g}"),
+            ("condition: service_healthy", "condition: healthy"),
+            ("start_period: 90s", "start_delay: 90s"),
+        ],
+    )
+    def test_what_the_specification_does_not_know_is_refused(self, tmp_path: Path, right: str, wrong: str) -> None:
+        env.write(tmp_path / "env")
+        (tmp_path / "docker-compose.yml").write_text(TEXT.replace(right, wrong))
+        done = self.config("--env-file", str(tmp_path / "env"), file=tmp_path / "docker-compose.yml")
+        assert done.returncode != 0
+        assert wrong.rpartition("{")[2].split(":")[0] in done.stderr or "condition" in done.stderr
+
     def test_without_secrets_it_names_the_cure(self) -> None:
         done = self.config("--env-file", str(PROJECT / ".env.example"))
         assert done.returncode != 0
@@ -90,7 +97,6 @@ class TestByComposeItself:
 @pytest.mark.parametrize("name", SERVICES)
 def test_every_service_is_looked_after(name: str) -> None:
     service = SERVICES[name]
-    assert set(service) <= ATTRIBUTES
     assert all("condition" in how for how in service.get("depends_on", {}).values())
     assert all(str(port).startswith("127.0.0.1:") for port in service.get("ports", ()))
     assert service["logging"]["options"]["max-size"]
@@ -121,14 +127,12 @@ def test_an_option_that_airflow_does_not_have_is_found() -> None:
     assert unknown_settings([*known, *wrong]) == wrong
 
 
-@pytest.mark.parametrize("version", sorted({version_of(service) for service in ON_AIRFLOW.values()}))
-def test_versions_are_those_of_the_requirements(version: str) -> None:
-    pinned = PROJECT / "requirements" / f"airflow-{version.rpartition('.')[0]}.txt"
-    if not pinned.exists():
-        pytest.skip(f"no {pinned.name}")
-    assert f"apache-airflow=={version} " in pinned.read_text()
-    images = {service["image"] for service in ON_AIRFLOW.values() if version_of(service) == version}
-    assert images == {f"airflow-exclusive:airflow-{version}"}
+def test_versions_are_those_of_the_requirements() -> None:
+    pins = [(PROJECT / "requirements" / f"airflow-{line}.txt").read_text() for line in ("2.11", "3.3")]
+    pinned = {re.findall(r"^apache-airflow==(\S+)", pin, re.MULTILINE)[0] for pin in pins}
+    assert {version_of(service) for service in ON_AIRFLOW.values()} == pinned
+    for service in ON_AIRFLOW.values():
+        assert service["image"] == f"airflow-exclusive:airflow-{version_of(service)}"
 
 
 def test_the_image_has_the_pinned_flights() -> None:
@@ -197,6 +201,19 @@ def test_secrets_are_random_kept_and_for_their_owner_alone(tmp_path: Path) -> No
     assert target.stat().st_mode & 0o777 == 0o600
     assert env.write(target) == []
     assert env.assignments(target.read_text()) == written
+
+
+def test_what_opens_everything_is_told_only_to_those_who_need_it() -> None:
+    told = {
+        secret: {name for name, service in SERVICES.items() if f"${{{secret}" in str(service)}
+        for secret in ("ADMIN_PASSWORD", "FLOWER_PASSWORD", "POSTGRES_PASSWORD", "EXCLUSIVE_OWNER_PASSWORD")
+    }
+    assert told == {
+        "ADMIN_PASSWORD": {"init", "mini-init"},
+        "FLOWER_PASSWORD": {"flower"},
+        "POSTGRES_PASSWORD": {"postgres", "stores"},
+        "EXCLUSIVE_OWNER_PASSWORD": {"stores"},
+    }
 
 
 def test_secrets_are_ignored_by_git() -> None:

@@ -26,13 +26,12 @@ def database(database: str, pgbouncer: PgBouncer) -> str:
     return pgbouncer.dsn(database.rpartition("/")[2])
 
 
-@pytest.mark.parametrize("second", [2, 31], ids=["lease valid", "lease lapsed"])
 def test_a_claim_that_waits_for_the_finisher_of_its_tick_finds_it_done(
-    ledger: Ledger, database: str, connection: psycopg.Connection, second: float
+    ledger: Ledger, database: str, connection: psycopg.Connection
 ) -> None:
     # A pooler refuses a session's own settings, so the other isolation levels can't be asked for here.
     test = statuses.test_a_claim_that_waits_for_the_finisher_of_its_tick_finds_it_done
-    test(ledger, database, connection, "read committed", second)
+    test(ledger, database, connection, "read committed")
 
 
 def test_it_is_in_transaction_mode(pgbouncer: PgBouncer) -> None:

@@ -9,6 +9,6 @@ SELECT
     current_setting('max_connections')::int AS max_connections,
     (SELECT count(*) FROM pg_stat_activity) AS connections,
     to_regclass('{schema}.scheduled_job_status') IS NOT NULL AS has_status,
-    to_regproc('{schema}.claim_tick') IS NOT NULL AND to_regproc('{schema}.finish_attempt') IS NOT NULL AS has_functions,
+    to_regproc('{schema}.claim_attempt') IS NOT NULL AND to_regproc('{schema}.finish_attempt') IS NOT NULL AS has_functions,
     to_regclass('{schema}.scheduled_job_effect') IS NOT NULL AS has_effects,
     to_regclass('{schema}.schema_migration') IS NOT NULL AS has_migrations

@@ -7,20 +7,28 @@
 -- do: in READ COMMITTED a statement that had to wait for a row re-reads that row and goes on with the snapshot from before.
 -- Safe to call twice: an owner finds its own claim, and a claim that has ended is never made again. `p_now` replaces the
 -- clock in tests.
-CREATE OR REPLACE FUNCTION {schema}.claim_tick(
+CREATE OR REPLACE FUNCTION {schema}.claim_attempt(
     p_job_name text, p_run_key text, p_owner text, p_node_id text, p_ttl float8, p_renew boolean, p_rerun boolean,
     p_deployment text, p_dag_id text, p_run_id text, p_task_id text, p_map_index integer, p_try_number integer,
     p_cleared_tries integer, p_now timestamptz
 ) RETURNS bigint[] LANGUAGE plpgsql AS $$
 DECLARE
-    v_now timestamptz := coalesce(p_now, now());
-    v_expires_at timestamptz := v_now + p_ttl * interval '1 second';
+    v_now timestamptz;
+    v_expires_at timestamptz;
+    v_rounds integer := 0;
     v_seen record;
     v_generation integer;
     v_attempt integer;
     v_took_over text;
 BEGIN
     LOOP
+        v_rounds := v_rounds + 1;
+        IF v_rounds > 100 THEN
+            RAISE EXCEPTION 'the row of job % changes faster than it can be claimed', p_job_name
+                USING ERRCODE = 'serialization_failure';
+        END IF;
+        v_now := coalesce(p_now, clock_timestamp());
+        v_expires_at := v_now + p_ttl * interval '1 second';
         -- A success is the last attempt of its generation.
         SELECT job.xmin AS version, job.status, job.owner, job.fencing_token, job.generation, job.attempt, job.started_at,
             job.lease_expires_at, job.hold_until, tick.generation AS last_generation, tick.attempt AS last_attempt,
