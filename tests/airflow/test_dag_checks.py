@@ -95,7 +95,8 @@ def test_who_would_stop_a_sequential_scheduler_is_found(monkeypatch: pytest.Monk
         JobStatusSensor(task_id="poke", job_name="x", poke_interval=1)
         JobStatusSensor(task_id="reschedule", job_name="x", mode="reschedule")
         JobStatusSensor(task_id="defer", job_name="x", deferrable=True)
-    assert [found.subject for found in findings_of([made])] == ["one.worker", "one.poke"]
+    assert [found.subject for found in findings_of([made], triggerer=True)] == ["one.worker", "one.poke"]
+    assert [found.subject for found in findings_of([made])] == ["one.worker", "one.poke", "one.defer"]
 
 
 # another deployment than the one of this process
@@ -176,11 +177,11 @@ def upstream() -> Any:
 MAPPED = {
     "what all have": lambda: command(**NO_FIT).expand(bash_command=["a", "b"]),
     "what one has": lambda: command(execution_timeout=MINUTE, renew=False, bash_command="a").expand(lock_ttl=[90, 30]),
-    "what a few have together": lambda: command(renew=False, bash_command="a").expand(
-        lock_ttl=[30, 90], execution_timeout=[MINUTE / 3, MINUTE]
+    "what a few have together": lambda: command(execution_timeout=MINUTE, bash_command="a").expand(
+        lock_ttl=[90, 30], renew=[True, False]
     ),
-    "a set for each": lambda: command(renew=False).expand_kwargs(
-        [{"bash_command": "a"}, {"bash_command": "b", "lock_ttl": 30, "execution_timeout": MINUTE}]
+    "a set for each": lambda: command(execution_timeout=MINUTE, renew=False).expand_kwargs(
+        [{"bash_command": "a"}, {"bash_command": "b", "lock_ttl": 30}]
     ),
     "over an upstream task's result": lambda: command(**NO_FIT).expand(bash_command=upstream()),
     "over a dictionary": lambda: command(**NO_FIT).expand(bash_command={"a": 1, "b": 2}),
@@ -267,7 +268,7 @@ NEED_A_TRIGGERER = {"example_admission_sensor.nobody_runs_it", "example_wait_mod
 )
 @pytest.mark.parametrize("configured", ["LocalExecutor", "SequentialExecutor"])
 def test_the_samples_are_clean(configured: str, executor: str, triggerer: str, but: set[str]) -> None:
-    env = {"PYTHONPATH": str(PROJECT), "AIRFLOW__CORE__EXECUTOR": configured}
+    env = {"PYTHONPATH": f"{PROJECT}:{PROJECT / 'plugins'}", "AIRFLOW__CORE__EXECUTOR": configured}
     found = told_by(SAMPLES, str(PROJECT / "dags"), executor, triggerer, env=env)
     assert {subject for subject, _ in found} == but
     assert all("triggerer" in text for _, text in found)

@@ -75,7 +75,7 @@ def test_the_mode_is_told_while_others_use_the_pool(pgbouncer: PgBouncer, databa
     ready = threading.Barrier(5)
 
     def work() -> None:
-        with psycopg.connect(dsn, autocommit=True) as connection:
+        with psycopg.connect(dsn, autocommit=True, prepare_threshold=None) as connection:
             connection.execute("SELECT 1")
             ready.wait(20)
             while not stop.is_set():
