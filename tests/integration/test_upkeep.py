@@ -110,6 +110,18 @@ def test_privileges_that_are_lacking_are_named(redis_url: str, weak_dsn: str) ->
     assert "SELECT on" not in text
 
 
+def test_a_role_that_may_read_nothing_is_told_all_the_rest(
+    redis_url: str, weak_dsn: str, connection: psycopg.Connection
+) -> None:
+    role = sql.Identifier(psycopg.conninfo.conninfo_to_dict(weak_dsn)["user"])
+    connection.execute(sql.SQL("REVOKE ALL ON ALL TABLES IN SCHEMA exclusive FROM {}").format(role))
+    status, found = doctor(redis_url, weak_dsn)
+    assert status == 1
+    assert any("SELECT on" in text for text in found["error"])
+    assert {text.split(":")[0] for text in found["note"]} >= {"schema", "jobs"}
+    assert any(text.startswith("Postgres: version") for text in found["ok"])
+
+
 def test_a_clock_that_was_set_back_is_an_error(redis_url: str, database: str) -> None:
     ledger = Ledger(database)
     ledger.statuses.now = datetime.now(timezone.utc) + timedelta(hours=1)
