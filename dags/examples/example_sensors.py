@@ -33,7 +33,8 @@ ADMISSION = """
 
 `JobAdmissionSensor` succeeds when nobody runs the job and its tick isn't done. It takes nothing: somebody may be
 quicker than the task behind it, which asks for itself. When the tick is already done there is nothing to wait for:
-`on_done` says what then. `deferrable=True` waits in the triggerer.
+`on_done` says what then. `deferrable=True` waits in the triggerer, so this DAG isn't for the mini deployment, which
+has none: there it would be `mode="reschedule"`, as above.
 """
 
 with DAG("example_admission_sensor", tags=["exclusive", "sensor"], doc_md=ADMISSION, **COMMON):

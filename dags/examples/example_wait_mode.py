@@ -16,6 +16,9 @@ DEFER = """
 The task leaves its worker and is woken when it is its turn. However many wait for a job, one of them is woken at a
 time. Trigger this DAG three times and see how the runs follow one another, the others `deferred` meanwhile. With
 `[operators] default_deferrable` all guarded tasks wait like this.
+
+It needs a triggerer, which the mini deployment hasn't: there whoever has to wait isn't woken, and fails when
+`wait_timeout` is over. What several deployments share does best to leave `wait_mode` out.
 """
 
 with DAG("example_wait_mode_defer", tags=["exclusive", "policy"], doc_md=DEFER, **COMMON):

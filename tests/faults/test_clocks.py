@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import re
 import subprocess
 import sys
 import threading
@@ -54,14 +56,18 @@ class NodeClock:
     def shows(self) -> tuple[float, float]:
         """Seconds by which the wall clock and the keepers' own differ from the truth, as a process sees them."""
         ask = "import time; from airflow_exclusive.node import clock; print(time.time(), clock())"
-        path = os.pathsep.join(path for path in sys.path if path)
-        env = {**os.environ, "PYTHONPATH": path}
-        told = subprocess.run([sys.executable, "-c", ask], env=env, capture_output=True, text=True, check=True).stdout
-        wall, monotonic = map(float, told.split())
+        wall, monotonic = map(float, python("-c", ask).split())
         return wall - time.time(), monotonic - clock()
 
     def rules(self, *pids: int) -> bool:
         return all(self.library in Path(f"/proc/{pid}/maps").read_text() for pid in pids)
+
+
+def python(*arguments: str) -> str:
+    """What a process on the node prints."""
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
+    command = [sys.executable, *arguments]
+    return subprocess.run(command, env=env, capture_output=True, text=True, check=True).stdout
 
 
 @pytest.fixture
@@ -159,3 +165,18 @@ def test_a_waiter_an_hour_off_neither_gives_up_nor_takes_over_too_soon(
     waiter.join(30)
     assert waiting[0].tell("finish") == "success"
     assert truth.outcomes() == ["failed", "success"]
+
+
+@pytest.mark.parametrize("seconds", [HOUR, -HOUR], ids=["ahead", "behind"])
+def test_doctor_tells_by_how_much_the_clocks_differ(
+    node_clock: NodeClock, redis_url: str, database: str, seconds: int
+) -> None:
+    node_clock.set(seconds)
+    told = python("-m", "airflow_exclusive.cli", "doctor", "--redis", redis_url, "--postgres", database, "--json")
+    skew = {
+        found["subject"]: float(match[1])
+        for found in json.loads(told)
+        if (match := re.match(r"its clock is ([+-][0-9.]+) s from this node's", found["text"]))
+    }
+    assert set(skew) == {"Redis", "Postgres"}
+    assert all(abs(difference + seconds) < 10 for difference in skew.values())

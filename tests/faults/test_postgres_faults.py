@@ -19,6 +19,7 @@ from airflow_exclusive.core.lease import Lease
 from airflow_exclusive.guard import JobGuard
 from airflow_exclusive.node import clock
 from airflow_exclusive.stores.postgres.checks import check
+from airflow_exclusive.stores.postgres.database import Database
 from airflow_exclusive.stores.postgres.effects import transaction
 from airflow_exclusive.stores.postgres.schema import upgrade
 from airflow_exclusive.stores.postgres.statements import DEFAULT_SCHEMA, statement
@@ -366,7 +367,43 @@ def test_a_run_goes_on_when_a_standby_takes_over(redis_url: str, pair: tuple[Sys
     truth.check_done_once()
 
 
+def test_standbys_that_no_commit_waits_for_are_a_warning(pair: tuple[SystemPostgres, Standby]) -> None:
+    primary, _ = pair
+    dsn = primary.create_database("exclusive")
+    upgrade(dsn)
+    with psycopg.connect(dsn, autocommit=True) as conn:
+        conn.execute("CREATE ROLE plain LOGIN; GRANT USAGE ON SCHEMA exclusive TO plain")
+        plain = dsn.replace("postgres@", "plain@")
+        assert warnings(dsn) == warnings(plain) == []
+        conn.execute("ALTER DATABASE exclusive SET synchronous_commit = local")
+        (found,) = warnings(plain)
+        assert "synchronous_commit is local, which waits for no standby" in found
+        conn.execute("ALTER DATABASE exclusive RESET synchronous_commit")
+        assert warnings(plain) == []
+        conn.execute("ALTER SYSTEM RESET synchronous_standby_names")
+        conn.execute("SELECT pg_reload_conf()")
+        (found,) = eventually(lambda: warnings(plain))
+        assert "standbys (1) follow, and no commit waits for them" in found
+
+
+def warnings(dsn: str) -> list[str]:
+    database = Database(dsn, retry_for=0.0)
+    found = [found.text for found in check(database) if found.level == "warning"]
+    database.close()
+    return found
+
+
 # a server that has no connection left
+
+
+def test_connections_that_are_nearly_used_up_are_a_warning(breakable: str) -> None:
+    with ExitStack() as others:
+        for _ in range(15):
+            others.enter_context(psycopg.connect(breakable))
+        assert warnings(breakable) == []  # the server's own processes aren't counted
+        for _ in range(5):
+            others.enter_context(psycopg.connect(breakable))
+        assert warnings(breakable) == ["21 of 22 connections are in use"]
 
 
 def take_all(taken: ExitStack, dsn: str) -> None:

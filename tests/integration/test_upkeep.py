@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import threading
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from datetime import datetime, timedelta, timezone
+from typing import Any, Literal
 
 import psycopg
 import pytest
@@ -16,7 +17,9 @@ from psycopg import sql
 
 from airflow_exclusive import Admitted, JobGuard
 from airflow_exclusive.cli.commands import cli
+from airflow_exclusive.core.admission import Claim
 from airflow_exclusive.core.settings import LeaseSettings
+from airflow_exclusive.stores.postgres.checks import check as check_postgres
 from airflow_exclusive.stores.postgres.database import Database
 from airflow_exclusive.stores.postgres.purge import purge
 from airflow_exclusive.stores.postgres.schema import script, upgrade
@@ -107,6 +110,18 @@ def test_privileges_that_are_lacking_are_named(redis_url: str, weak_dsn: str) ->
     assert "SELECT on" not in text
 
 
+def test_a_role_that_may_read_nothing_is_told_all_the_rest(
+    redis_url: str, weak_dsn: str, connection: psycopg.Connection
+) -> None:
+    role = sql.Identifier(psycopg.conninfo.conninfo_to_dict(weak_dsn)["user"])
+    connection.execute(sql.SQL("REVOKE ALL ON ALL TABLES IN SCHEMA exclusive FROM {}").format(role))
+    status, found = doctor(redis_url, weak_dsn)
+    assert status == 1
+    assert any("SELECT on" in text for text in found["error"])
+    assert {text.split(":")[0] for text in found["note"]} >= {"schema", "jobs"}
+    assert any(text.startswith("Postgres: version") for text in found["ok"])
+
+
 def test_a_clock_that_was_set_back_is_an_error(redis_url: str, database: str) -> None:
     ledger = Ledger(database)
     ledger.statuses.now = datetime.now(timezone.utc) + timedelta(hours=1)
@@ -117,16 +132,122 @@ def test_a_clock_that_was_set_back_is_an_error(redis_url: str, database: str) ->
     assert "in the future: Postgres' clock has been set back" in found["error"][0]
 
 
-def test_a_fixed_lease_that_is_short_for_what_was_seen_is_a_warning(redis_url: str, database: str) -> None:
+def attempt(database: str, settings: LeaseSettings, seconds: float, outcome: Literal["success", "failed"]) -> None:
+    """One of three hours ago that took so long."""
     ledger = Ledger(database)
-    began = datetime.now(timezone.utc) - timedelta(hours=1)
+    began = datetime.now(timezone.utc) - timedelta(hours=3)
     ledger.statuses.now = began
-    claim = ledger.statuses.claim(request(), LeaseSettings(ttl=90, renew=False))
-    ledger.statuses.now = began + timedelta(seconds=80)
-    ledger.statuses.finish(claim, "success", None, 0)  # type: ignore[arg-type]
+    claim = ledger.statuses.claim(request(), settings)
+    assert isinstance(claim, Claim)
+    ledger.statuses.now = began + timedelta(seconds=seconds)
+    assert ledger.statuses.finish(claim, outcome, None, 0) == outcome
     ledger.close()
+
+
+def test_a_fixed_lease_that_is_short_for_what_was_seen_is_a_warning(redis_url: str, database: str) -> None:
+    attempt(database, LeaseSettings(ttl=90, renew=False), 80, "success")
     _, found = doctor(redis_url, database)
     assert found["warning"] == [f"job {JOB}: takes 80 s, its fixed lease only 90 s"]
+
+
+@pytest.mark.parametrize(
+    ("settings", "seconds", "says"),
+    [
+        (LeaseSettings(ttl=600), 5, ["takes 5 s, but a node that dies with it is replaced only after 600 s"]),
+        (LeaseSettings(renew=False), 5, ["takes 5 s, but a node that dies with it is replaced only after 300 s"]),
+        (LeaseSettings(ttl=6), 700, ["takes 700 s, and 2.2 s without Postgres are enough to end it"]),
+        (LeaseSettings(), 5, []),
+        (LeaseSettings(), 7000, []),
+        (LeaseSettings(ttl=600), 100, []),
+        (LeaseSettings(renew=False, expected_duration=100), 100, []),
+    ],
+    ids=repr,
+)
+def test_a_lease_out_of_proportion_to_what_was_seen_is_noted(
+    redis_url: str, database: str, settings: LeaseSettings, seconds: float, says: list[str]
+) -> None:
+    attempt(database, settings, seconds, "success")
+    status, found = doctor(redis_url, database)
+    assert (status, "warning" in found) == (0, False)
+    assert [text for text in found.get("note", []) if text.startswith("job ")] == [
+        f"job {JOB}: {text}" for text in says
+    ]
+
+
+def test_a_job_that_never_fits_into_its_fixed_lease_is_a_warning(redis_url: str, database: str) -> None:
+    attempt(database, LeaseSettings(ttl=90, renew=False), 85, "failed")
+    assert doctor(redis_url, database)[1]["warning"] == [f"job {JOB}: takes 85 s, its fixed lease only 90 s"]
+
+
+@pytest.mark.parametrize("settings", [LeaseSettings(ttl=90, renew=False), LeaseSettings(ttl=6)], ids=repr)
+def test_a_failure_tells_nothing_else_of_a_duration(redis_url: str, database: str, settings: LeaseSettings) -> None:
+    attempt(database, settings, 5 if not settings.renew else 700, "failed")
+    assert not [text for texts in doctor(redis_url, database)[1].values() for text in texts if text.startswith("job ")]
+
+
+def test_commits_that_a_crash_forgets_are_a_warning(
+    redis_url: str, database: str, connection: psycopg.Connection
+) -> None:
+    name = sql.Identifier(connection.info.dbname)
+    connection.execute(sql.SQL("ALTER DATABASE {} SET synchronous_commit = off").format(name))
+    status, found = doctor(redis_url, database)
+    assert status == 0
+    assert "synchronous_commit is off" in found["warning"][0]
+    assert "may run twice" in found["warning"][0]
+
+
+class Pretending(Database):
+    """A server that says of itself what none here can be brought to."""
+
+    def __init__(self, dsn: str, **said: object) -> None:
+        super().__init__(dsn, retry_for=0.0)
+        self._said = said
+
+    def run(self, name: str, params: Mapping[str, Any], *, patience: float = 0.0) -> list[dict[str, Any]]:
+        rows = super().run(name, params, patience=patience)
+        return [{**row, **self._said} for row in rows] if name == "doctor" else rows
+
+
+@pytest.mark.parametrize(
+    ("said", "level", "text"),
+    [
+        ({"version": 120022, "version_text": "12.22"}, "error", "version 12.22"),
+        ({"version": 130000, "version_text": "13.0"}, "ok", "version 13.0"),
+        ({"connections": 91, "usable_connections": 100}, "warning", "91 of 100 connections are in use"),
+        ({"synchronous_standby_names": "a", "synchronous_commit": "local"}, "warning", "waits for no standby"),
+        ({"synchronous_standby_names": "", "standbys": 2}, "warning", "standbys (2) follow, and no commit waits"),
+    ],
+    ids=str,
+)
+def test_what_a_server_says_of_itself_is_judged(database: str, said: dict[str, Any], level: str, text: str) -> None:
+    server = Pretending(database, **said)
+    assert [found.level for found in check_postgres(server) if text in found.text] == [level]
+    server.close()
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        {"connections": 90, "usable_connections": 100},
+        {"synchronous_commit": "local"},
+        {"synchronous_standby_names": "a", "standbys": 2},
+        {"synchronous_standby_names": "a", "standbys": 2, "synchronous_commit": "remote_write"},
+    ],
+    ids=str,
+)
+def test_nothing_is_said_about_a_server_that_is_as_it_should_be(database: str, said: dict[str, Any]) -> None:
+    server = Pretending(database, **said)
+    assert [found for found in check_postgres(server) if found.level != "ok"] == []
+    server.close()
+
+
+def test_a_redis_that_is_too_old_is_a_warning(redis_url: str, database: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(redis.Redis, "info", lambda _: {"role": "master", "redis_version": "5.0.14"})
+    assert doctor(redis_url, database)[1]["warning"] == ["Redis: Redis 5.0.14 is older than what is tested"]
+
+
+def test_without_a_pooler_none_is_noticed(redis_url: str, database: str) -> None:
+    assert any(text.startswith("pooler: none is noticed") for text in doctor(redis_url, database)[1]["ok"])
 
 
 # purge

@@ -66,10 +66,10 @@ class OddPostgres(EmbeddedPostgres):
 
 
 class PgBouncer:
-    """In transaction mode, in front of the server of `dsn`, for its user and all of its databases."""
+    """In front of the server of `dsn`, for its user and all of its databases."""
 
-    def __init__(self, folder: Path, dsn: str) -> None:
-        self._server = urlsplit(dsn)
+    def __init__(self, folder: Path, dsn: str, *, pool_mode: str = "transaction", pool_size: int = 5) -> None:
+        self._server, self._pool_mode, self._pool_size = urlsplit(dsn), pool_mode, pool_size
         self._folder = service_folder(folder)
         self._account = Account.for_service()
         self.port = free_port()
@@ -87,7 +87,7 @@ class PgBouncer:
             f"listen_addr = {LOOPBACK}\nlisten_port = {self.port}\nunix_socket_dir =\n"
             f"auth_type = trust\nauth_file = {users}\nadmin_users = {self._server.username}\n"
             "ignore_startup_parameters = options\n"
-            "pool_mode = transaction\ndefault_pool_size = 5\nmax_client_conn = 200\n"
+            f"pool_mode = {self._pool_mode}\ndefault_pool_size = {self._pool_size}\nmax_client_conn = 200\n"
         )
         for file in (users, settings):
             file.chmod(0o644)

@@ -39,9 +39,9 @@ def default_deferrable() -> bool:
     return bool(conf.getboolean("operators", "default_deferrable", fallback=False))
 
 
-def is_sequential() -> bool:
-    """Whether a task that runs stops the scheduler (Airflow 2 only)."""
-    executors = str(conf.get("core", "executor", fallback="") or "")
+def is_sequential(executor: str | None = None) -> bool:
+    """Whether a task that runs stops the scheduler (Airflow 2 only), with this executor or the configured one."""
+    executors = str((conf.get("core", "executor", fallback="") if executor is None else executor) or "")
     return executors.partition(",")[0].rpartition(".")[2].rpartition(":")[2].strip() == "SequentialExecutor"
 
 

@@ -67,6 +67,7 @@ class ExclusiveMixin:
 
     lease: Lease | None = None
     wait_mode: WaitMode = "worker"
+    wait_mode_left_out = True  # for the checks of DAGs, which also ask about other deployments
     _executing = False
     _began = _FOREVER
 
@@ -118,6 +119,7 @@ class ExclusiveMixin:
             raise InvalidSetting("wait_timeout", wait_timeout, "only counts with on_busy='wait': add that or remove it")
         self.wait_timeout = None if wait_timeout is None else check_seconds("wait_timeout", _seconds(wait_timeout))
         self.wait_mode = chosen(wait_mode)
+        self.wait_mode_left_out = wait_mode is None
         self.wait_interval = check_seconds("wait_interval", _seconds(wait_interval), least=1.0)
         self.lease_settings = LeaseSettings(
             ttl=_seconds(lock_ttl),

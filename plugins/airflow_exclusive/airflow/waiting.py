@@ -38,9 +38,7 @@ _GRACE = timedelta(minutes=1)
 def chosen(wait_mode: WaitMode | None) -> WaitMode:
     """The mode in force. Left out: what suits the deployment."""
     if wait_mode is None:
-        if config.default_deferrable():
-            return "defer"
-        return "reschedule" if config.is_sequential() else "worker"
+        return suitable()
     check_choice("wait_mode", wait_mode, WaitMode)
     if wait_mode == "worker" and config.is_sequential():
         warnings.warn(
@@ -49,6 +47,13 @@ def chosen(wait_mode: WaitMode | None) -> WaitMode:
             stacklevel=5,
         )
     return wait_mode
+
+
+def suitable(executor: str | None = None) -> WaitMode:
+    """The mode for a deployment with this executor, or for this one."""
+    if config.default_deferrable():
+        return "defer"
+    return "reschedule" if config.is_sequential(executor) else "worker"
 
 
 @dataclass(frozen=True)

@@ -5,19 +5,23 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from typing import Any
-from urllib.parse import urlsplit
 
 from airflow_exclusive.core.errors import ExclusiveError
 from airflow_exclusive.core.findings import Finding
-from airflow_exclusive.stores.postgres.database import Database
+from airflow_exclusive.core.timing import TrustWindow
+from airflow_exclusive.stores.postgres.database import Database, ErrorsMapped
 from airflow_exclusive.stores.postgres.statements import migrations
-from airflow_exclusive.stores.redacted import redacted
 
 OLDEST = 130000
 _SKEW = 2.0
 _AHEAD = 1.0
 _NEARLY_FULL = 0.9
 _INIT = "run `airflow-exclusive init` with the owner's connection"
+_SYNCHRONOUS = "see docs/operations.md, PostgreSQL"
+
+# Leases that are worth a word: longer or shorter than most jobs want, and out of proportion to what the job takes.
+_LONG, _TIMES_TOO_LONG = 60.0, 10
+_SHORT, _TIMES_TOO_SHORT = 30.0, 100
 
 
 def check(database: Database) -> Iterator[Finding]:
@@ -25,10 +29,11 @@ def check(database: Database) -> Iterator[Finding]:
     try:
         (server,) = database.run("doctor", {})
     except ExclusiveError as error:
-        yield Finding("error", "Postgres", str(error), "start it, or correct the address")
+        yield Finding("error", "Postgres", str(error), "start it, correct the address, or make room for connections")
         return
     yield from _check_server(server)
-    yield from _check_pooler(server, database.dsn)
+    yield from _check_durability(server)
+    yield from _check_pooler(database)
     yield from _check_tables(database, server)
     if server["has_status"]:
         yield from _check_privileges(database, server["role"])
@@ -45,19 +50,53 @@ def _check_server(server: dict[str, Any]) -> Iterator[Finding]:
         yield Finding(
             "error", "Postgres", "is read-only (a standby?)", "name the primary: target_session_attrs=read-write"
         )
-    if server["connections"] > _NEARLY_FULL * server["max_connections"]:
-        text = f"{server['connections']} of {server['max_connections']} connections are in use"
+    if server["connections"] > _NEARLY_FULL * server["usable_connections"]:
+        text = f"{server['connections']} of {server['usable_connections']} connections are in use"
         yield Finding("warning", "Postgres", text, "raise max_connections, or put a pooler in front")
     if abs(skew := server["clock"] - time.time()) > _SKEW:
         text = f"its clock is {skew:+.1f} s from this node's; leases go by its clock alone"
         yield Finding("note", "Postgres", text, "synchronise both by NTP")
 
 
-def _check_pooler(server: dict[str, Any], dsn: str) -> Iterator[Finding]:
-    port = urlsplit(dsn).port if "://" in dsn else None
-    if port and server["server_port"] and port != server["server_port"]:
-        text = f"{redacted(dsn)} leads to port {server['server_port']}: a pooler or a forwarding is in between"
-        yield Finding("note", "Postgres", text, "any pool mode will do, transaction mode included")
+def _check_durability(server: dict[str, Any]) -> Iterator[Finding]:
+    """Whether what is confirmed can be lost: then its tick may run twice, and its token be issued again."""
+    commit, names, standbys = (server[k] for k in ("synchronous_commit", "synchronous_standby_names", "standbys"))
+    lost = "claims, successes and tokens of the last moments: such a tick may run twice"
+    if commit == "off":
+        text = f"synchronous_commit is off: a crash of the server loses {lost}"
+        yield Finding("warning", "Postgres", text, f"ALTER ROLE … SET synchronous_commit = on; {_SYNCHRONOUS}")
+    elif names and commit == "local":
+        text = f"synchronous_commit is local, which waits for no standby: a failover loses {lost}"
+        yield Finding("warning", "Postgres", text, f"ALTER ROLE … SET synchronous_commit = on; {_SYNCHRONOUS}")
+    elif standbys and not names:
+        text = f"standbys ({standbys}) follow, and no commit waits for them: a failover loses {lost}"
+        yield Finding("warning", "Postgres", text, f"set synchronous_standby_names; {_SYNCHRONOUS}")
+
+
+def _check_pooler(database: Database) -> Iterator[Finding]:
+    from airflow_exclusive.stores.postgres import pooler
+
+    database.close()  # it opens again when it is asked; a pool may have room for two alone
+    try:
+        with ErrorsMapped(database.dsn, database.schema):
+            mode = pooler.mode(database.dsn)
+    except ExclusiveError as error:
+        yield Finding("note", "pooler", f"whether there is one can't be told: {error}")
+        return
+    if mode == "none":
+        yield Finding("ok", "pooler", "none is noticed: the process that is connected to is the one that answers")
+    elif mode == "statement":
+        text = "in statement mode: it breaks off transactions, which lease.transaction() and `init` are made of"
+        yield Finding("error", "pooler", text, "set pool_mode to transaction or session")
+    elif mode == "transaction":
+        yield Finding("ok", "pooler", "in transaction mode, which will do")
+    elif mode == "session":
+        text = "in session mode as far as can be seen: two connections have each kept a process of their own"
+        yield Finding("ok", "pooler", f"{text}; that or transaction mode will do")
+    else:
+        text = "there is one, its mode can't be told: it left a connection without an answer while another was open"
+        cure = "give it room for more connections; its pool_mode must be transaction or session"
+        yield Finding("warning", "pooler", text, cure)
 
 
 def _check_tables(database: Database, server: dict[str, Any]) -> Iterator[Finding]:
@@ -86,16 +125,35 @@ def _check_privileges(database: Database, role: str) -> Iterator[Finding]:
 
 
 def _check_jobs(database: Database) -> Iterator[Finding]:
-    for job in database.run("doctor_jobs", {}):
+    try:
+        jobs = database.run("doctor_jobs", {})
+    except ExclusiveError as error:
+        yield Finding("note", "jobs", f"can't be looked at: {error}")
+        return
+    for job in jobs:
         subject = f"job {job['job_name']}"
         if (job["ahead"] or 0) > _AHEAD:
             text = f"was seen {job['ahead']:.0f} s in the future: Postgres' clock has been set back"
             yield Finding(
                 "error", subject, text, "leases taken before last longer by as much; synchronise the server by NTP"
             )
-        if job["longest"] and job["renewed"] is False and job["longest"] > job["lease_seconds"] / 2:
-            text = f"takes {job['longest']:.0f} s, its fixed lease only {job['lease_seconds']:.0f} s"
-            yield Finding("warning", subject, text, "state a longer expected_duration, or renew the lease")
+        if job["longest"] is not None and job["lease_seconds"] is not None:
+            yield from _check_length(subject, job["longest"], job["lease_seconds"], job["renewed"])
         if job["takeovers"]:
             text = f"was taken over {job['takeovers']} times in the last 7 days"
             yield Finding("note", subject, text, f"airflow-exclusive history {job['job_name']!r} tells from whom")
+
+
+def _check_length(subject: str, longest: float, lease: float, renewed: bool) -> Iterator[Finding]:
+    """A lease against what the job was seen to take, both in seconds."""
+    takes = f"takes {longest:.0f} s"
+    if not renewed and longest > lease / 2:
+        text = f"{takes}, its fixed lease only {lease:.0f} s"
+        yield Finding("warning", subject, text, "state a longer expected_duration, or renew the lease")
+    elif lease > max(_LONG, _TIMES_TOO_LONG * longest):
+        text = f"{takes}, but a node that dies with it is replaced only after {lease:.0f} s"
+        yield Finding("note", subject, text, "a shorter lock_ttl will do" if renewed else "state its expected_duration")
+    elif renewed and lease < _SHORT and longest > _TIMES_TOO_SHORT * lease:
+        window = TrustWindow(lease, confirmed=0.0)
+        text = f"{takes}, and {window.stop_at - window.renew_at:.1f} s without Postgres are enough to end it"
+        yield Finding("note", subject, text, f"its lock_ttl is {lease:.0f} s: a longer one survives more")

@@ -1,6 +1,7 @@
--- What the ledger tells of each job: signs of a clock that was set back, and of leases that are too short.
+-- What the ledger tells of each job: signs of a clock that was set back, and of leases of the wrong length.
 --   ahead         seconds by which its last heartbeat lies in the future: the server's clock went back
---   longest       95th percentile of the seconds that its successes of the last 30 days took
+--   longest       95th percentile of the seconds that its successes of the last 30 days took; and its failures that
+--                 used up half of a fixed lease, since a job that never fits into its lease has no success
 --   lease_seconds ttl of its latest attempt; renewed: whether that lease is renewed
 --   takeovers     of the last 7 days
 SELECT
@@ -12,10 +13,13 @@ FROM {schema}.scheduled_job_status s
 LEFT JOIN {schema}.scheduled_job_run latest ON latest.owner = s.owner
 LEFT JOIN LATERAL (
     SELECT
-        percentile_cont(0.95) WITHIN GROUP (ORDER BY extract(epoch FROM r.finished_at - r.started_at)::float8)
-            FILTER (WHERE r.outcome = 'success') AS longest,
+        percentile_cont(0.95) WITHIN GROUP (ORDER BY took.seconds) FILTER (
+            WHERE r.outcome = 'success'
+               OR (r.outcome = 'failed' AND NOT r.renewed AND took.seconds > r.lease_seconds / 2)
+        ) AS longest,
         count(*) FILTER (WHERE r.outcome = 'taken_over' AND r.finished_at > now() - interval '7 days') AS takeovers
     FROM {schema}.scheduled_job_run r
+    CROSS JOIN LATERAL (SELECT extract(epoch FROM r.finished_at - r.started_at)::float8 AS seconds) took
     WHERE r.job_name = s.job_name AND r.started_at > now() - interval '30 days'
       AND r.fencing_token > s.fencing_token - 1000
 ) seen ON true
