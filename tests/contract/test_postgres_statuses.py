@@ -297,7 +297,7 @@ def test_clearing_another_task_instance_repeats_nothing(ledger: Ledger) -> None:
 
 def test_a_person_ends_the_running_attempt(ledger: Ledger) -> None:
     claim = ledger.claim(0, request())
-    ended = ledger.at(5).release(JOB, "node-a burns")
+    ended = ledger.at(5).release(JOB, claim.attempt.owner, "node-a burns")
     assert ended is not None
     assert (ended.owner, ended.outcome, ended.error) == (claim.attempt.owner, "released", "node-a burns")
     assert not ledger.at(6).renew(claim, 30)
@@ -305,17 +305,38 @@ def test_a_person_ends_the_running_attempt(ledger: Ledger) -> None:
     assert ledger.claim(6, request()).attempt.fencing_token == 2
 
 
+def test_a_release_sent_twice_gives_the_attempt_twice(ledger: Ledger) -> None:
+    owner = ledger.claim(0, request()).attempt.owner
+    first, second = ledger.at(5).release(JOB, owner, "node-a burns"), ledger.at(6).release(JOB, owner, "node-a burns")
+    assert first == second
+    assert first is not None
+    assert first.finished_at is not None
+    assert (first.finished_at - START).total_seconds() == 5
+
+
+def test_a_release_sent_again_leaves_the_attempt_that_came_after_alone(ledger: Ledger) -> None:
+    owner = ledger.claim(0, request()).attempt.owner
+    ended = ledger.at(5).release(JOB, owner, "node-a burns")
+    successor = ledger.claim(6, request())
+    assert ledger.at(7).release(JOB, owner, "node-a burns") == ended
+    assert ledger.outcomes() == [(1, 1, 1, "released"), (2, 1, 2, "running")]
+    assert ledger.at(7).renew(successor, 30)
+    ledger.at(8).finish(successor, "success", None, 600)
+    assert ledger.at(9).release(JOB, owner, "node-a burns") == ended
+    assert isinstance(ledger.at(9).claim(request(NEXT_TICK), SETTINGS), Busy), "its hold_at_least isn't ended either"
+
+
 def test_releasing_what_nobody_runs_changes_nothing(ledger: Ledger) -> None:
-    assert ledger.at(0).release(JOB, "to be sure") is None
-    ledger.done(0, request())
-    assert ledger.at(2).release(JOB, "to be sure") is None
+    assert ledger.at(0).release(JOB, "nobody", "to be sure") is None
+    owner = ledger.done(0, request()).attempt.owner
+    assert ledger.at(2).release(JOB, owner, "to be sure") is None
     assert ledger.at(2).status(JOB)[0].status == "success"
 
 
 def test_release_ends_hold_at_least_too(ledger: Ledger) -> None:
     claim = ledger.claim(0, request())
     ledger.at(1).finish(claim, "success", None, 600)
-    ledger.at(2).release(JOB, "no need to wait")
+    assert ledger.at(2).release(JOB, claim.attempt.owner, "no need to wait") is None
     assert ledger.claim(3, request(NEXT_TICK))
 
 

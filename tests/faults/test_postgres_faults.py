@@ -465,7 +465,7 @@ def everything(redis_url: str, dsn: str) -> list[Exception]:
         ledger.statuses.finish(claim, "failed", None, 0)
         ledger.statuses.refuse(request(job=job), "busy", "it has it")
         ledger.statuses.confirm(asked)
-        ledger.statuses.release(job, "to be sure")
+        ledger.statuses.release(job, claim.attempt.owner, "to be sure")
         ledger.statuses.history(job, None, 5)
         ledger.statuses.refusals(job, None, 5)
         ledger.statuses.status(None)
