@@ -171,7 +171,7 @@ def test_a_runtime_role_needs_no_more_than_to_read_insert_and_update(
     ledger.at(1).refuse(request(), "busy", "it has it")
     assert ledger.at(1).finish(claim, "success", None, 0) == "success"
     ledger.at(2).confirm(asked)
-    ledger.at(2).release(JOB, "to be sure")
+    ledger.at(2).release(JOB, asked.owner, "to be sure")
     assert ledger.outcomes() == [(1, 1, 1, "success")]
     assert len(ledger.statuses.refusals(JOB, None, 5)) == len(ledger.statuses.status(None)) == 1
     ledger.close()

@@ -6,12 +6,14 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import psycopg
 import pytest
 
 from airflow_exclusive.core.admission import AlreadyDone, Busy, Claim
 from airflow_exclusive.core.errors import ExclusiveError, InvalidSetting
+from airflow_exclusive.core.job import Request
 from airflow_exclusive.core.settings import LeaseSettings
 from tests.support.ledger import JOB, NEXT_TICK, START, TASK, TICK, Ledger, request
 from tests.support.waiting import eventually
@@ -109,6 +111,19 @@ def test_a_failed_tick_may_be_tried_again(ledger: Ledger) -> None:
     ledger.at(1).finish(claim, "failed", "no rows", 0)
     ledger.claim(2, request())
     assert ledger.outcomes() == [(1, 1, 1, "failed"), (2, 1, 2, "running")]
+
+
+@pytest.mark.parametrize("second", [1, 31], ids=["lease valid", "lease lapsed"])
+def test_a_restarted_pod_with_the_same_name_is_not_taken_for_its_predecessor(ledger: Ledger, second: float) -> None:
+    """Even if everything else about its node is the same: who has a claim is an owner, not a node."""
+    old = ledger.claim(0, request(node="pod-0/boot/1-1"))
+    answer = ledger.at(second).claim(request(node="pod-0/boot/1-1"), SETTINGS)
+    if second < 30:
+        assert answer == Busy(JOB, TICK, old.attempt, retry_after=29)
+    else:
+        assert isinstance(answer, Claim)
+        assert answer.attempt.fencing_token == 2
+        assert not ledger.at(second).renew(old, 30)
 
 
 # takeover
@@ -297,7 +312,7 @@ def test_clearing_another_task_instance_repeats_nothing(ledger: Ledger) -> None:
 
 def test_a_person_ends_the_running_attempt(ledger: Ledger) -> None:
     claim = ledger.claim(0, request())
-    ended = ledger.at(5).release(JOB, "node-a burns")
+    ended = ledger.at(5).release(JOB, claim.attempt.owner, "node-a burns")
     assert ended is not None
     assert (ended.owner, ended.outcome, ended.error) == (claim.attempt.owner, "released", "node-a burns")
     assert not ledger.at(6).renew(claim, 30)
@@ -305,17 +320,38 @@ def test_a_person_ends_the_running_attempt(ledger: Ledger) -> None:
     assert ledger.claim(6, request()).attempt.fencing_token == 2
 
 
+def test_a_release_sent_twice_gives_the_attempt_twice(ledger: Ledger) -> None:
+    owner = ledger.claim(0, request()).attempt.owner
+    first, second = ledger.at(5).release(JOB, owner, "node-a burns"), ledger.at(6).release(JOB, owner, "node-a burns")
+    assert first == second
+    assert first is not None
+    assert first.finished_at is not None
+    assert (first.finished_at - START).total_seconds() == 5
+
+
+def test_a_release_sent_again_leaves_the_attempt_that_came_after_alone(ledger: Ledger) -> None:
+    owner = ledger.claim(0, request()).attempt.owner
+    ended = ledger.at(5).release(JOB, owner, "node-a burns")
+    successor = ledger.claim(6, request())
+    assert ledger.at(7).release(JOB, owner, "node-a burns") == ended
+    assert ledger.outcomes() == [(1, 1, 1, "released"), (2, 1, 2, "running")]
+    assert ledger.at(7).renew(successor, 30)
+    ledger.at(8).finish(successor, "success", None, 600)
+    assert ledger.at(9).release(JOB, owner, "node-a burns") == ended
+    assert isinstance(ledger.at(9).claim(request(NEXT_TICK), SETTINGS), Busy), "its hold_at_least isn't ended either"
+
+
 def test_releasing_what_nobody_runs_changes_nothing(ledger: Ledger) -> None:
-    assert ledger.at(0).release(JOB, "to be sure") is None
-    ledger.done(0, request())
-    assert ledger.at(2).release(JOB, "to be sure") is None
+    assert ledger.at(0).release(JOB, "nobody", "to be sure") is None
+    owner = ledger.done(0, request()).attempt.owner
+    assert ledger.at(2).release(JOB, owner, "to be sure") is None
     assert ledger.at(2).status(JOB)[0].status == "success"
 
 
 def test_release_ends_hold_at_least_too(ledger: Ledger) -> None:
     claim = ledger.claim(0, request())
     ledger.at(1).finish(claim, "success", None, 600)
-    ledger.at(2).release(JOB, "no need to wait")
+    assert ledger.at(2).release(JOB, claim.attempt.owner, "no need to wait") is None
     assert ledger.claim(3, request(NEXT_TICK))
 
 
@@ -367,13 +403,14 @@ def waiting_for_a_lock(watcher: psycopg.Connection) -> int:
 class Waiting:
     """A claim that a thread makes while `ledger` works in a transaction of its own."""
 
-    answers: list[object] = field(default_factory=list)
+    asked: Request = field(default_factory=request)
+    answers: list[Any] = field(default_factory=list)
 
     @contextmanager
     def behind(self, ledger: Ledger, database: str, second: float, watcher: psycopg.Connection) -> Iterator[None]:
         """Do in the block what is to be committed when the claim has come to wait for it."""
         waiter = Ledger(database)
-        asker = threading.Thread(target=lambda: self.answers.append(waiter.at(second).claim(request(), SETTINGS)))
+        asker = threading.Thread(target=lambda: self.answers.append(waiter.at(second).claim(self.asked, SETTINGS)))
         with psycopg.connect(database.split("?")[0]) as other:
             ledger.database._connection, kept = other, ledger.database._connection
             yield
@@ -432,6 +469,71 @@ def test_a_claim_that_waits_for_a_takeover_finds_the_new_runner(
     assert isinstance(answer, Busy)
     assert answer.holder is not None
     assert answer.holder.owner == winner.attempt.owner
+
+
+def test_a_claim_that_waits_for_a_release_by_hand_is_the_next_attempt_and_no_takeover(
+    ledger: Ledger, database: str, connection: psycopg.Connection
+) -> None:
+    claim, waiting = ledger.claim(0, request()), Waiting()
+    with waiting.behind(ledger, database, 31, connection):
+        assert ledger.at(30).release(JOB, claim.attempt.owner, "node-a burns")
+    (answer,) = waiting.answers
+    assert isinstance(answer, Claim)
+    assert (answer.attempt.owner, answer.took_over) == (waiting.asked.owner, None)
+    assert ledger.outcomes() == [(1, 1, 1, "released"), (2, 1, 2, "running")]
+
+
+def test_a_first_claim_of_a_job_that_waits_for_anothers_first_claim_finds_the_runner(
+    ledger: Ledger, database: str, connection: psycopg.Connection
+) -> None:
+    """There is no row to wait for yet: it waits to add the job's."""
+    waiting = Waiting()
+    with waiting.behind(ledger, database, 1, connection):
+        first = ledger.claim(0, request(node="node-b"))
+    (answer,) = waiting.answers
+    assert isinstance(answer, Busy)
+    assert answer.holder is not None
+    assert answer.holder.owner == first.attempt.owner
+    assert ledger.outcomes() == [(1, 1, 1, "running")]
+
+
+@pytest.mark.parametrize("runs", [0, 1], ids=["a job's first claim", "a later one"])
+def test_a_claim_that_waits_for_its_own_copy_is_the_same_claim(
+    ledger: Ledger, database: str, connection: psycopg.Connection, runs: int
+) -> None:
+    for _ in range(runs):
+        ledger.done(-10, request(NEXT_TICK))
+    waiting = Waiting()
+    with waiting.behind(ledger, database, 0, connection):
+        claim = ledger.claim(0, waiting.asked)
+    assert waiting.answers == [claim]
+    assert ledger.outcomes()[runs:] == [(runs + 1, 1, 1, "running")]
+
+
+def test_two_copies_of_a_claim_at_once_are_one_claim(ledger: Ledger, database: str) -> None:
+    ledgers = [Ledger(database), Ledger(database)]
+    together = threading.Barrier(len(ledgers))
+    rounds = [request(f"tick {number}") for number in range(20)]
+    answers: list[list[object]] = [[] for _ in ledgers]
+
+    def ask(own: Ledger, got: list[object]) -> None:
+        for second, asked in enumerate(rounds):
+            together.wait(20)
+            got.append(own.at(100 * second).claim(asked, SETTINGS))  # whose lease has lapsed by the next round
+
+    askers = [threading.Thread(target=ask, args=pair) for pair in zip(ledgers, answers, strict=True)]
+    for asker in askers:
+        asker.start()
+    for asker in askers:
+        asker.join(60)
+    for own in ledgers:
+        own.close()
+    assert answers[0] == answers[1]
+    assert [answer.attempt.owner for answer in answers[0] if isinstance(answer, Claim)] == [
+        asked.owner for asked in rounds
+    ]
+    ended = [(token, 1, 1, "taken_over") for token in range(1, len(rounds))]
+    assert ledger.outcomes() == [*ended, (len(rounds), 1, 1, "running")]
 
 
 def test_the_indexes_let_nobody_run_twice_whatever_the_statements_do(

@@ -93,11 +93,12 @@ def test_kept_for_a_while_it_ends_then_and_wakes_nobody(locks: RedisLocks, clien
     assert client.keys() == [KEY]
 
 
-def test_a_person_can_break_any_lock(locks: RedisLocks) -> None:
+def test_whose_lock_it_is_can_be_seen(locks: RedisLocks) -> None:
+    assert locks.owner(JOB) is None
     locks.acquire(JOB, "a", 30)
-    assert locks.break_lock(JOB)
-    assert not locks.break_lock(JOB)
-    assert locks.acquire(JOB, "b", 30).mine
+    assert locks.owner(JOB) == "a"
+    locks.release(JOB, "a")
+    assert locks.owner(JOB) is None
 
 
 def test_a_release_leaves_no_key_behind_for_long(locks: RedisLocks, client: redis.Redis) -> None:

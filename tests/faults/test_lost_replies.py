@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
+import signal
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
 
 import pytest
 
 from airflow_exclusive.core.admission import Admitted, AlreadyDone, Busy
+from airflow_exclusive.core.errors import StaleWrite
 from airflow_exclusive.core.lease import Lease
 from airflow_exclusive.guard import JobGuard
 from airflow_exclusive.node import clock
-from tests.support.ledger import JOB, NEXT_TICK, TICK, Ledger, request
+from tests.support.jobs import JobProcess, alive
+from tests.support.ledger import JOB, NEXT_TICK, TASK, TICK, Ledger, request
 from tests.support.proxied_node import TTL, Proxied, proxied, settings
 from tests.support.proxy import (
     COPIED,
     DUPLICATED,
     FAULTS,
     HANGING,
+    HELD,
     REPLY_LOST,
     REQUEST_LOST,
     Fault,
@@ -32,7 +38,11 @@ REDIS_STEPS = {"acquire": script("acquire"), "release": script("release")}
 POSTGRES_STEPS = {"claim": sql("claim"), "finish": sql("finish")}
 RENEWALS = {"renewal in Redis": script("acquire", by_keeper=True), "renewal in Postgres": sql("renew")}
 STEPS: dict[str, Matches] = {**REDIS_STEPS, **POSTGRES_STEPS, **RENEWALS}
+BY_HAND = {"who runs": sql("status"), "release by hand": sql("release"), "release": script("release")}
+LEFT_LOCK = {"whose lock": words("GET\n"), "release": script("release")}
+LAST_RITES = {"finish": sql("finish"), "release": script("release", by_keeper=True)}
 SHORT_TTL = 4.0
+CLEARED = replace(TASK, try_number=2, cleared_tries=1)
 
 
 @pytest.fixture
@@ -47,6 +57,12 @@ def world(redis_url: str, database: str) -> Iterator[Proxied]:
 def arm(world: Proxied, step: str, kind: str, **options: float) -> Fault:
     proxy = world.redis if step in REDIS_STEPS or step == "renewal in Redis" else world.postgres
     return proxy.arm(STEPS[step], kind, **options)  # type: ignore[arg-type]
+
+
+def admitted(guard: JobGuard, run_key: str = TICK, **asked: Any) -> Lease:
+    admission = guard.admit(JOB, run_key=run_key, settings=settings(), **asked)
+    assert isinstance(admission, Admitted), str(admission)
+    return admission.lease
 
 
 def renewed_after(fault: Fault, lease: Lease) -> None:
@@ -130,6 +146,164 @@ def test_who_is_refused_is_told_so_and_noted_once(world: Proxied, step: str, kin
         runner.lease.finish()
     assert world.truth.outcomes() == ["success"] * (1 if why == "busy" else 2)
     assert world.truth.lock() is None
+
+
+@pytest.mark.parametrize("kind", FAULTS)
+def test_a_refused_result_is_noted_once(world: Proxied, kind: str) -> None:
+    fault = world.postgres.arm(sql("refuse"), kind)
+    with world.truth.guard() as other:
+        world.node.before = lambda _: other.release(JOB, reason="node-a burns")  # type: ignore[assignment, return-value]
+        world.node.work = world.node.before  # type: ignore[method-assign]  # its effect would be refused sooner
+        world.node.run(tries=1)
+        assert fault.hit.is_set()
+        assert [type(error) for error in world.node.errors] == [StaleWrite]
+        assert [refusal.reason for refusal in other.refusals(JOB)] == ["stale"]
+    assert world.truth.outcomes() == ["released"]
+
+
+@pytest.mark.parametrize("kind", FAULTS)
+def test_who_meets_a_lock_that_an_ended_attempt_left_does_not_wait_for_it(world: Proxied, kind: str) -> None:
+    with world.truth.guard() as other:
+        ended = admitted(other, NEXT_TICK)
+        ended.finish()
+        other.locks.acquire(JOB, ended.owner, 60)
+    fault = world.postgres.arm(sql("history"), kind)
+    began = clock()
+    world.node.run()
+    assert clock() - began < TTL / 2
+    assert fault.hit.is_set()
+    assert (world.node.errors, world.node.ran) == ([], [2])
+    assert world.truth.outcomes() == ["success", "success"]
+    assert (world.truth.effects(), world.truth.lock()) == (1, None)
+
+
+@pytest.mark.parametrize("kind", FAULTS)
+def test_a_success_that_airflow_showed_is_confirmed(world: Proxied, kind: str) -> None:
+    with JobGuard(redis=world.node.redis, postgres=world.node.postgres) as guard:
+        admitted(guard, TICK, source=TASK).finish()
+        assert isinstance(guard.peek(JOB, run_key=TICK, source=CLEARED), AlreadyDone)
+        fault = world.postgres.arm(sql("confirm"), kind)
+        guard.confirm(JOB, TICK, TASK)
+        assert fault.hit.is_set()
+        assert guard.peek(JOB, run_key=TICK, source=CLEARED) is None
+
+
+def test_a_copy_of_a_confirmation_does_not_confirm_the_success_that_came_after(world: Proxied) -> None:
+    fault = world.postgres.arm(sql("confirm"), COPIED)
+    with JobGuard(redis=world.node.redis, postgres=world.node.postgres) as guard:
+        admitted(guard, TICK, source=TASK).finish()
+        guard.confirm(JOB, TICK, TASK)
+        admitted(guard, TICK, source=CLEARED).finish()
+        assert world.postgres.send_copies(fault) == 1
+        retry = replace(CLEARED, try_number=3)
+        assert isinstance(guard.peek(JOB, run_key=TICK, source=retry), AlreadyDone), "nobody has cleared it again"
+
+
+@pytest.mark.parametrize("kind", FAULTS)
+@pytest.mark.parametrize("step", BY_HAND)
+def test_a_person_who_releases_a_job_is_told_whom_that_ended(world: Proxied, step: str, kind: str) -> None:
+    with world.truth.guard() as other, JobGuard(redis=world.node.redis, postgres=world.node.postgres) as guard:
+        runner = admitted(other)
+        proxy = world.redis if step in REDIS_STEPS else world.postgres
+        fault = proxy.arm(BY_HAND[step], kind)
+        ended = guard.release(JOB, reason="node-a burns")
+        assert fault.hit.is_set()
+        assert ended is not None
+        assert (ended.owner, ended.outcome, ended.error) == (runner.owner, "released", "node-a burns")
+        assert world.truth.lock() is None
+        with pytest.raises(StaleWrite):
+            runner.finish()
+        assert other.peek(JOB, run_key=TICK) is None
+    assert world.truth.outcomes() == ["released"]
+
+
+@pytest.mark.parametrize("step", ["release by hand", "release"])
+def test_a_release_that_is_sent_again_leaves_who_came_meanwhile_alone(world: Proxied, step: str) -> None:
+    proxy = world.redis if step in REDIS_STEPS else world.postgres
+    told: list[Any] = []
+    with world.truth.guard() as other, JobGuard(redis=world.node.redis, postgres=world.node.postgres) as guard:
+        runner = admitted(other)
+        proxy.arm(BY_HAND[step], REPLY_LOST)
+        again = proxy.arm(BY_HAND[step], HELD)
+        person = threading.Thread(target=lambda: told.append(guard.release(JOB, reason="node-a burns")))
+        person.start()
+        assert again.hit.wait(TTL)
+        successor = admitted(other)
+        again.go_on.set()
+        person.join(TTL)
+        assert [attempt.owner for attempt in told] == [runner.owner]
+        assert world.truth.lock() == successor.owner
+        successor.ensure_held()
+        successor.finish()
+        with pytest.raises(StaleWrite):
+            runner.finish()
+    assert world.truth.outcomes() == ["released", "success"]
+
+
+@pytest.mark.parametrize("kind", FAULTS)
+@pytest.mark.parametrize("step", LEFT_LOCK)
+def test_a_lock_that_was_left_is_freed_by_hand(world: Proxied, step: str, kind: str) -> None:
+    with JobGuard(redis=world.node.redis, postgres=world.node.postgres) as guard:
+        guard.locks.acquire(JOB, "somebody who never claimed", 60)
+        fault = world.redis.arm(LEFT_LOCK[step], kind)
+        assert guard.release(JOB, reason="to be sure") is None
+    assert fault.hit.is_set()
+    assert world.truth.lock() is None
+
+
+def test_a_left_lock_that_is_freed_twice_is_not_that_of_who_came_meanwhile(world: Proxied) -> None:
+    with world.truth.guard() as other, JobGuard(redis=world.node.redis, postgres=world.node.postgres) as guard:
+        guard.locks.acquire(JOB, "somebody who never claimed", 60)
+        world.redis.arm(script("release"), REPLY_LOST)
+        again = world.redis.arm(script("release"), HELD)
+        person = threading.Thread(target=guard.release, args=[JOB], kwargs={"reason": "to be sure"})
+        person.start()
+        assert again.hit.wait(TTL)
+        successor = admitted(other)
+        again.go_on.set()
+        person.join(TTL)
+        assert world.truth.lock() == successor.owner
+        successor.finish()
+    assert world.truth.outcomes() == ["success"]
+
+
+@pytest.mark.parametrize("kind", FAULTS)
+@pytest.mark.parametrize("step", LAST_RITES)
+def test_the_keeper_of_a_killed_job_closes_it_at_once(world: Proxied, step: str, kind: str) -> None:
+    proxy = world.redis if step == "release" else world.postgres
+    fault = proxy.arm(LAST_RITES[step], kind)
+    job = JobProcess(world.node.redis, world.node.postgres, ttl=60)
+    try:
+        job.signal(signal.SIGKILL)
+        eventually(lambda: world.truth.outcomes() == ["failed"])
+        eventually(lambda: not alive(job.keeper))
+    finally:
+        job.clean_up()
+    assert fault.hit.is_set()
+    asked = clock()
+    with world.truth.guard() as other:
+        admitted(other).finish()
+    assert clock() - asked < TTL / 4
+    assert world.truth.outcomes() == ["failed", "success"]
+    assert world.truth.lock() is None
+
+
+@pytest.mark.parametrize("step", LAST_RITES)
+def test_a_copy_of_what_the_keeper_of_a_killed_job_sent_changes_nothing(world: Proxied, step: str) -> None:
+    proxy = world.redis if step == "release" else world.postgres
+    fault = proxy.arm(LAST_RITES[step], COPIED)
+    job = JobProcess(world.node.redis, world.node.postgres, ttl=60)
+    try:
+        job.signal(signal.SIGKILL)
+        eventually(lambda: not alive(job.keeper))
+    finally:
+        job.clean_up()
+    with world.truth.guard() as other:
+        successor = admitted(other)
+        assert proxy.send_copies(fault) == 1
+        assert world.truth.lock() == successor.owner
+        successor.finish()
+    assert world.truth.outcomes() == ["failed", "success"]
 
 
 @pytest.mark.parametrize("kind", [REQUEST_LOST, REPLY_LOST, DUPLICATED, "slow"])

@@ -6,15 +6,17 @@ import signal
 import subprocess
 import threading
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import psycopg
 import pytest
 
 from airflow_exclusive.core.admission import Admitted, Busy, Claim
-from airflow_exclusive.core.errors import LeaseLost, StoreUnavailable
+from airflow_exclusive.core.errors import LeaseLost, StaleWrite, StoreUnavailable
 from airflow_exclusive.core.lease import Lease
 from airflow_exclusive.guard import JobGuard
 from airflow_exclusive.node import clock
@@ -24,7 +26,7 @@ from airflow_exclusive.stores.postgres.effects import transaction
 from airflow_exclusive.stores.postgres.schema import upgrade
 from airflow_exclusive.stores.postgres.statements import DEFAULT_SCHEMA, statement
 from tests.contract.test_effects import Attempt
-from tests.support.ledger import JOB, NEXT_TICK, TICK, Ledger, request
+from tests.support.ledger import JOB, NEXT_TICK, TASK, TICK, Ledger, request
 from tests.support.proxied_node import Node, Truth, settings
 from tests.support.servers import OddPostgres, SystemPostgres
 from tests.support.waiting import eventually
@@ -136,6 +138,10 @@ TABLE = {
     "renew": "scheduled_job_status",
     "finish": "scheduled_job_status",
     "refuse": "scheduled_job_refusal",
+    "confirm": "scheduled_job_run",
+    "history": "scheduled_job_run",
+    "status": "scheduled_job_status",
+    "release": "scheduled_job_run",
     "fence": "scheduled_job_fence",
     "mark": "scheduled_job_effect",
 }
@@ -232,6 +238,54 @@ def test_an_effect_that_is_struck_is_made_once_by_the_next_try(node: Node, truth
     assert (len(node.errors), node.ran) == (1, [1, 2])
     assert truth.outcomes() == ["failed", "success"]
     truth.check_done_once()
+
+
+@pytest.mark.parametrize("how", HOWS)
+@pytest.mark.parametrize("name", ["history", "status"])
+def test_a_question_that_is_struck_is_answered(node: Node, truth: Truth, name: str, how: str) -> None:
+    node.run()
+    answers: list[Sequence[object]] = []
+    with JobGuard(redis=node.redis, postgres=node.postgres) as guard:
+        asker = threading.Thread(target=lambda: answers.append(getattr(guard, name)(JOB)))
+        with blocked(node.postgres, TABLE[name]):
+            asker.start()
+            strike(node.postgres, name, how)
+        asker.join(30)
+    assert [len(answer) for answer in answers] == [1]
+
+
+@pytest.mark.parametrize("how", HOWS)
+def test_a_confirmation_that_is_struck_is_noted(node: Node, truth: Truth, how: str) -> None:
+    cleared = replace(TASK, try_number=2, cleared_tries=1)
+    with truth.guard() as guard:
+        admission = guard.admit(JOB, run_key=TICK, source=TASK, settings=settings())
+        assert isinstance(admission, Admitted)
+        admission.lease.finish()
+        listener = threading.Thread(target=guard.confirm, args=[JOB, TICK, TASK])
+        with blocked(node.postgres, TABLE["confirm"]):
+            listener.start()
+            strike(node.postgres, "confirm", how)
+        listener.join(30)
+        assert guard.peek(JOB, run_key=TICK, source=cleared) is None
+
+
+@pytest.mark.parametrize("how", HOWS)
+def test_a_release_by_hand_that_is_struck_halfway_is_made_as_a_whole(node: Node, truth: Truth, how: str) -> None:
+    told: list[Any] = []
+    with truth.guard() as guard, truth.guard() as other:
+        runner = other.admit(JOB, run_key=TICK, settings=settings(60))
+        assert isinstance(runner, Admitted)
+        person = threading.Thread(target=lambda: told.append(guard.release(JOB, reason="node-a burns")))
+        with blocked(node.postgres, TABLE["release"]):  # the job's row can be changed, its attempt can't
+            person.start()
+            strike(node.postgres, "release", how)
+        person.join(30)
+        assert [attempt.owner for attempt in told] == [runner.lease.owner]
+        assert truth.lock() is None
+        assert [row.status for row in guard.status(JOB)] == ["failed"]
+        with pytest.raises(StaleWrite):
+            runner.lease.finish()
+    assert truth.outcomes() == ["released"]
 
 
 # a server that may only be read
@@ -502,7 +556,7 @@ def everything(redis_url: str, dsn: str) -> list[Exception]:
         ledger.statuses.finish(claim, "failed", None, 0)
         ledger.statuses.refuse(request(job=job), "busy", "it has it")
         ledger.statuses.confirm(asked)
-        ledger.statuses.release(job, "to be sure")
+        ledger.statuses.release(job, claim.attempt.owner, "to be sure")
         ledger.statuses.history(job, None, 5)
         ledger.statuses.refusals(job, None, 5)
         ledger.statuses.status(None)

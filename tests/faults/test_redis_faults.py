@@ -293,7 +293,7 @@ def everything(url: str) -> Exception | None:
         gate.renew(30)
         gate.release()
         wait()
-        locks.break_lock(JOB)
+        locks.owner(JOB)
     except Exception as error:
         return error
     finally:

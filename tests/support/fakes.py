@@ -49,6 +49,11 @@ def done(**changes: Any) -> AlreadyDone:
     return AlreadyDone(attempt(outcome="success", finished_at=NOON, lease_expires_at=None, **changes))
 
 
+def row(status: str = "running", owner: str = "somebody") -> JobStatus:
+    """What the status table has of a job whose latest attempt is the owner's."""
+    return JobStatus("backup_daily", status, None, "node-b", owner, 1, TICK, 1, 1, NOON, NOON, None, lapsed=False)
+
+
 CLAIMED = "claimed"
 """As an answer of the status store: a claim for whoever asked."""
 
@@ -98,10 +103,9 @@ class FakeLocks:
             self.holder, self.kept_for = (owner if keep_for else None), keep_for
         return mine
 
-    def break_lock(self, job_name: str) -> bool:
-        self._say("break_lock")
-        broken, self.holder = self.holder is not None, None
-        return broken
+    def owner(self, job_name: str) -> str | None:
+        self._say("owner")
+        return self.holder
 
     def wait_for_release(self, job_name: str, timeout: float) -> None:
         self.calls("wait")
@@ -123,7 +127,7 @@ Answer = Busy | AlreadyDone | Claim | BaseException | str | None
 class FakeStatuses:
     """Gives the answers in order; the last one for ever. `recorded`: what the ledger has after `finish`.
 
-    `takes`: seconds that a claim takes.
+    `takes`: seconds that a claim takes. `rows`: what the status table has of the job; the last one for ever.
     """
 
     calls: Calls
@@ -132,6 +136,7 @@ class FakeStatuses:
     looks: list[Answer] = field(default_factory=list)
     recorded: str | Exception | None = "as asked"
     takes: float = 0.0
+    rows: list[JobStatus] = field(default_factory=list)
     requests: list[Request] = field(default_factory=list)
     refused: list[tuple[str, str]] = field(default_factory=list)
     finished: list[tuple[str, str | None, float]] = field(default_factory=list)
@@ -162,12 +167,13 @@ class FakeStatuses:
     def confirm(self, request: Request) -> None:
         self.calls("confirm")
 
-    def release(self, job_name: str, reason: str) -> Attempt | None:
+    def release(self, job_name: str, owner: str, reason: str) -> Attempt | None:
         self.calls("release")
-        return attempt(job_name=job_name, outcome="released", error=reason)
+        return attempt(job_name=job_name, owner=owner, outcome="released", error=reason)
 
     def status(self, job_name: str | None) -> Sequence[JobStatus]:
-        return []
+        self.calls("status")
+        return [self.rows.pop(0) if len(self.rows) > 1 else self.rows[0]] if self.rows else []
 
     def history(self, job_name: str, run_key: str | None, limit: int) -> Sequence[Attempt]:
         return []

@@ -1,20 +1,19 @@
 """A PostgreSQL whose disk can be full.
 
-Root gets a real one: a small tmpfs below the server's data. Nobody else may mount, so there the server's files can be
-kept from growing, which it reports in nearly the same words.
+Who may mount (root, but not root in a container) gets a real one: a small tmpfs below the server's data. Elsewhere the
+server's files can be kept from growing, which it reports in nearly the same words.
 """
 
 from __future__ import annotations
 
 import os
-import resource
 import subprocess
 from contextlib import suppress
 from pathlib import Path
 
-import psutil
 import psycopg
 
+from deploy.embedded.account import Account
 from tests.support.servers import OddPostgres
 
 _SIZE = 160 << 20
@@ -39,10 +38,9 @@ class SmallDisk:
         self._rows = 0
 
     def start(self) -> SmallDisk:
-        if os.geteuid() == 0:
-            self._mounted = self.server.data_folder.parent
-            self._mounted.mkdir(exist_ok=True)
-            subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={_SIZE},mode=711", "tmpfs", self._mounted], check=True)
+        place = self.server.data_folder.parent
+        if os.geteuid() == 0 and self._mount(place):
+            self._mounted = place
         self.server.start()
         return self
 
@@ -61,7 +59,7 @@ class SmallDisk:
                 self._add_rows(connection, 150_000)
                 (size,) = connection.execute("SELECT pg_relation_size('exclusive.scheduled_job_run')").fetchone() or [0]
                 assert size > _LARGER_THAN_THE_LOG
-                self._limit_files(size)
+                self._limit_files(str(size))
             with suppress(psycopg.Error):
                 while True:
                     self._add_rows(connection, 1)
@@ -70,7 +68,14 @@ class SmallDisk:
         if self._mounted is not None:
             (self._mounted / "ballast").unlink()
         else:
-            self._limit_files(resource.RLIM_INFINITY)
+            self._limit_files("unlimited")
+
+    @staticmethod
+    def _mount(place: Path) -> bool:
+        """Whether a small disk is there now."""
+        place.mkdir(parents=True, exist_ok=True)
+        command = ["mount", "-t", "tmpfs", "-o", f"size={_SIZE},mode=711", "tmpfs", place]
+        return subprocess.run(command, capture_output=True, check=False).returncode == 0
 
     def _add_rows(self, connection: psycopg.Connection, count: int) -> None:
         first, self._rows = self._rows + 1, self._rows + count
@@ -84,8 +89,16 @@ class SmallDisk:
                     while ballast.write(bytes(size)) == size:
                         pass
 
-    def _limit_files(self, size: int) -> None:
+    def _limit_files(self, size: str) -> None:
+        """As the server's own user, who always may; root in a container may not."""
         assert self.server.daemon is not None
+        account = Account.for_service()
         for process in self.server.daemon.family():
-            with suppress(psutil.NoSuchProcess):
-                process.rlimit(psutil.RLIMIT_FSIZE, (size, resource.RLIM_INFINITY))
+            done = subprocess.run(
+                ["prlimit", "--pid", str(process.pid), f"--fsize={size}:"],
+                capture_output=True,
+                text=True,
+                check=False,
+                **(account.popen_arguments() if account else {}),
+            )
+            assert done.returncode == 0 or not process.is_running(), done.stderr

@@ -28,12 +28,15 @@ REPLY_LOST = "reply lost"
 DUPLICATED = "duplicated"
 SLOW = "slow"
 HANGING = "hanging"
+HELD = "held"
+"""The request goes on when the test says so, by `Fault.go_on`."""
 COPIED = "copied"
 """Like nothing at all, but the request is kept: `Fault.send_copies` sends it once more, long after."""
 
 FAULTS = (REQUEST_LOST, REPLY_LOST, DUPLICATED, SLOW)
 
 _Address = tuple[str, int]
+_HELD_AT_MOST = 60.0
 
 
 class WireProtocol(Protocol):
@@ -173,6 +176,7 @@ class Fault:
     times: int = 1
     seconds: float = 1.0
     hit: threading.Event = field(default_factory=threading.Event)
+    go_on: threading.Event = field(default_factory=threading.Event)
     seen: int = 0
     copies: list[list[bytes]] = field(default_factory=list)
 
@@ -294,6 +298,9 @@ class _Connection:
             for _ in _chunks(self._client):
                 pass
             return False
+        if fault.kind == HELD:
+            fault.hit.set()
+            return fault.go_on.wait(_HELD_AT_MOST)
         if fault.kind == COPIED:
             fault.copies.append([*self._greetings, request])
             fault.hit.set()

@@ -18,8 +18,9 @@ from airflow_exclusive.core.errors import (
 )
 from airflow_exclusive.core.job import Source
 from airflow_exclusive.core.patience import IN_PASSING, Elsewhere
+from airflow_exclusive.core.ports import JobStatus
 from airflow_exclusive.core.settings import LeaseSettings
-from tests.support.fakes import CLAIMED, TASK, TICK, World, attempt, busy, done, world
+from tests.support.fakes import CLAIMED, TASK, TICK, World, attempt, busy, done, row, world
 
 JOB = "backup_daily"
 DOWN = StoreUnavailable("nobody answers")
@@ -390,13 +391,44 @@ def test_peek_tells_without_taking_or_recording(verdict: Busy | AlreadyDone | No
     assert asked.calls.names == ["look"]
 
 
-def test_release_ends_the_attempt_before_it_frees_the_lock() -> None:
+def test_release_ends_the_attempt_before_it_frees_its_lock() -> None:
     asked = world()
-    asked.locks.holder = "somebody"
+    asked.statuses.rows, asked.locks.holder = [row(owner="somebody")], "somebody"
     ended = asked.guard.release(JOB, reason="node-b burns")
     assert ended is not None
-    assert ended.error == "node-b burns"
-    assert asked.calls.names == ["release", "break_lock"]
+    assert (ended.owner, ended.error) == ("somebody", "node-b burns")
+    assert asked.calls.names == ["status", "release", "unlock"]
+    assert asked.locks.holder is None
+
+
+def test_release_leaves_the_lock_of_a_successor_alone() -> None:
+    asked = world()
+    asked.statuses.rows, asked.locks.holder = [row(owner="somebody")], "successor"
+    assert asked.guard.release(JOB, reason="node-b burns")
+    assert asked.locks.holder == "successor"
+
+
+@pytest.mark.parametrize("rows", [[], [row("success", "who has it")], [row("failed", "another")]], ids=str)
+def test_release_frees_a_lock_that_was_left_where_nobody_runs(rows: list[JobStatus]) -> None:
+    asked = world()
+    asked.statuses.rows, asked.locks.holder = rows, "who has it"
+    assert asked.guard.release(JOB, reason="to be sure") is None
+    assert asked.locks.holder is None
+
+
+def test_release_leaves_a_lock_alone_whose_attempt_has_begun_meanwhile() -> None:
+    asked = world()
+    asked.statuses.rows, asked.locks.holder = [row("failed", "another"), row("running", "successor")], "successor"
+    assert asked.guard.release(JOB, reason="to be sure") is None
+    assert asked.locks.holder == "successor"
+
+
+@pytest.mark.parametrize(("status", "ends"), [("running", True), ("success", False)])
+def test_release_counts_even_if_the_gate_does_not_answer(status: str, ends: bool) -> None:
+    asked = world()
+    asked.statuses.rows, asked.locks.down = [row(status)], DOWN
+    assert bool(asked.guard.release(JOB, reason="node-b burns")) == ends
+    assert "release" in asked.calls.names
 
 
 def test_the_node_and_the_source_are_passed_on() -> None:

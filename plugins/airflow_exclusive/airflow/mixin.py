@@ -137,6 +137,13 @@ class ExclusiveMixin:
 
     def execute(self, context: Context, event: dict[str, Any] | None = None, **for_airflow: Any) -> Any:
         """Also where a trigger's `event` comes back to. `for_airflow`: Airflow 2's sign that it calls this itself."""
+        self._executing = True
+        try:
+            return self._execute_if_admitted(context, event, for_airflow)
+        finally:
+            self._executing = False
+
+    def _execute_if_admitted(self, context: Context, event: dict[str, Any] | None, for_airflow: dict[str, Any]) -> Any:
         from airflow_exclusive.airflow.connections import open_guard
         from airflow_exclusive.airflow.listener import confirm_later
         from airflow_exclusive.core.admission import Admitted, Busy
@@ -145,7 +152,6 @@ class ExclusiveMixin:
         run_key = check_run_key(default_run_key(context) if self.run_key is None else self.run_key)
         source = source_of(context)
         guard = open_guard(self.redis_conn_id, self.postgres_conn_id)
-        self._executing = True
         answer: Admitted | Busy | AlreadyDone | None = None
         try:
             patience = _FOREVER if self.wait_timeout is None else self.wait_timeout
@@ -177,8 +183,6 @@ class ExclusiveMixin:
             else:
                 guard.close()
             raise
-        finally:
-            self._executing = False
         confirm_later(guard, job_name, run_key, source)
         return result
 

@@ -125,7 +125,7 @@ Verdict = Claim | Busy | AlreadyDone | None
 
 
 def decide(request: Request, row: Mapping[str, Any]) -> Verdict:
-    """Read the answer of `answer.sql`. None: nobody runs and the tick isn't done, so it is there to be claimed.
+    """Read the answer of `look.sql`. None: nobody runs and the tick isn't done, so it is there to be claimed.
 
     Written down as a table, first match wins:
         the running attempt is the asker's                    -> Claim

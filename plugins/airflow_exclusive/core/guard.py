@@ -141,15 +141,20 @@ class Guard:
         self.statuses.confirm(self._request(job_name, run_key, source, rerun=False))
 
     def release(self, job_name: str, *, reason: str) -> Attempt | None:
-        """End the running attempt by hand and free the lock; the runner is stopped at its next renewal.
+        """End the running attempt by hand and free its lock; the runner is stopped at its next renewal.
 
-        Gives the attempt that was ended, None where nobody ran.
+        Where nobody runs, what keeps the next one out is ended: `hold_at_least`, or a lock that was left behind.
+        Gives the attempt that was ended, None where nobody ran. Whoever is admitted meanwhile keeps attempt and lock.
         """
-        ended = self.statuses.release(check_job_name(job_name), reason)
-        try:
-            self.locks.break_lock(job_name)
-        except StoreUnavailable as error:
-            log.warning("%s is released, but its lock ends by itself: %s", job_name, error)
+        latest = next(iter(self.statuses.status(check_job_name(job_name))), None)
+        if latest is None or latest.owner is None:
+            self._free_left_lock(job_name)
+            return None
+        ended = self.statuses.release(job_name, latest.owner, reason)
+        if latest.status != "running":
+            self._free_left_lock(job_name)
+            return None
+        self._unlock(job_name, latest.owner)
         return ended
 
     def status(self, job_name: str | None = None) -> Sequence[JobStatus]:
@@ -247,6 +252,18 @@ class Guard:
             why = f"the attempt with token {lease.token} had already ended as {recorded or 'nothing known'}"
             self.statuses.refuse(request, "stale", f"its result ({outcome}) is refused: {why}")
             raise StaleWrite(f"{lease.job_name} {lease.run_key}: its result ({outcome}) is refused: {why}")
+
+    def _free_left_lock(self, job_name: str) -> None:
+        """Free a lock that belongs to no running attempt."""
+        try:
+            owner = self.locks.owner(job_name)
+        except StoreUnavailable as error:
+            log.warning("can't see whether %s is locked; a lock ends by itself: %s", job_name, error)
+            return
+        # Who runs is read after whose lock it is, for that attempt may have begun meanwhile.
+        runners = [job.owner for job in self.statuses.status(job_name) if job.status == "running"]
+        if owner and owner not in runners:
+            self._unlock(job_name, owner)
 
     def _unlock(self, job_name: str, owner: str, keep_for: float = 0.0) -> None:
         try:

@@ -65,8 +65,8 @@ class LockStore(Protocol):
         """Give the lock back and wake a waiter; with `keep_for` seconds it only stops being renewed."""
         ...
 
-    def break_lock(self, job_name: str) -> bool:
-        """Delete the lock whoever has it: for a person who knows why."""
+    def owner(self, job_name: str) -> str | None:
+        """Whose lock it is, None where it is free."""
         ...
 
     def wait_for_release(self, job_name: str, timeout: float) -> None:
@@ -96,7 +96,12 @@ class StatusStore(Protocol):
         """Note that Airflow has shown the success of this tick for this try of the task instance."""
         ...
 
-    def release(self, job_name: str, reason: str) -> Attempt | None: ...
+    def release(self, job_name: str, owner: str, reason: str) -> Attempt | None:
+        """End this owner's attempt by hand, or what is left of its hold_at_least.
+
+        Gives the attempt if that is how it ended: now, or by an earlier request whose reply was lost.
+        """
+        ...
 
     def status(self, job_name: str | None) -> Sequence[JobStatus]: ...
 

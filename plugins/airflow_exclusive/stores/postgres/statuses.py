@@ -54,8 +54,8 @@ class PostgresStatuses:
     def confirm(self, request: Request) -> None:
         self._run("confirm", **params_of(request))
 
-    def release(self, job_name: str, reason: str) -> Attempt | None:
-        rows = self._run("release", job_name=job_name, reason=reason)
+    def release(self, job_name: str, owner: str, reason: str) -> Attempt | None:
+        rows = self._run("release", job_name=job_name, owner=owner, reason=reason)
         return Attempt.from_row(rows[0]) if rows else None
 
     def status(self, job_name: str | None) -> Sequence[JobStatus]:

@@ -37,9 +37,10 @@ class RedisLocks:
         keep_ms = milliseconds(keep_for) if keep_for > 0 else 0
         return bool(self._call("release", [lock_key(job_name), wake_key(job_name)], [owner, keep_ms, WAKE_UP_LASTS_MS]))
 
-    def break_lock(self, job_name: str) -> bool:
+    def owner(self, job_name: str) -> str | None:
         with ErrorsMapped(self._url):
-            return bool(self.client.delete(lock_key(job_name)))
+            found: Any = self.client.get(lock_key(job_name))
+        return None if found is None else str(found, "utf-8")
 
     def wait_for_release(self, job_name: str, timeout: float) -> None:
         """Sleeps on the wake-up list; where the server doesn't answer, just sleeps."""

@@ -1,0 +1,120 @@
+"""SIGTERM in the middle of a call to Airflow: the task ends, and asks for nothing more on its way."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable, Iterator
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from airflow.providers.common.compat.sdk import DAG, AirflowException
+from airflow.providers.standard.operators.bash import BashOperator
+
+from airflow_exclusive import ExclusivePythonOperator, exclusive
+from airflow_exclusive.airflow import connections
+from airflow_exclusive.core.errors import InvalidSetting
+from deploy.embedded.release import AIRFLOW_2
+from tests.support.airflow_line import AIRFLOW
+from tests.support.fakes import World, world
+
+pytestmark = pytest.mark.skipif(
+    AIRFLOW.release is AIRFLOW_2, reason="a task of Airflow 2 asks the database and not its supervisor"
+)
+
+
+class Line:
+    """A task's line to its supervisor, interrupted by SIGTERM before its first answer.
+
+    It takes one call at a time: who asks once more while the first is under way waits for ever.
+    """
+
+    def __init__(self) -> None:
+        self.asked: list[str] = []
+
+    def send(self, message: Any) -> Any:
+        from airflow.sdk.execution_time.comms import ConnectionResult
+
+        self.asked.append(type(message).__name__)
+        if len(self.asked) == 1:
+            signal.raise_signal(signal.SIGTERM)
+        return ConnectionResult(
+            conn_id="any", conn_type="redis", host="h", schema=None, login=None, password=None, port=1, extra=None
+        )
+
+
+@pytest.fixture
+def line(monkeypatch: pytest.MonkeyPatch) -> Line:
+    from airflow.sdk.execution_time import task_runner
+
+    made = Line()
+    monkeypatch.setattr(task_runner, "SUPERVISOR_COMMS", made, raising=False)
+    return made
+
+
+@pytest.fixture
+def execute() -> Iterator[Callable[[Any], None]]:
+    """Execute a task under the handler that Airflow installs in its process."""
+    before = signal.getsignal(signal.SIGTERM)
+
+    def begin(task: Any) -> None:
+        signal.signal(signal.SIGTERM, lambda *_: task.on_kill())
+        ti = SimpleNamespace(dag_id="any", task_id="work", run_id="r", map_index=-1, try_number=1, max_tries=0)
+        run = SimpleNamespace(run_type="manual", run_id="r", data_interval_end=None)
+        task.execute({"ti": ti, "task": task, "dag_run": run})
+
+    yield begin
+    signal.signal(signal.SIGTERM, before)
+
+
+def ask_airflow() -> None:
+    from airflow.sdk.bases.xcom import BaseXCom
+
+    BaseXCom.get_one(key="any", dag_id="any", task_id="any", run_id="r")
+    pytest.fail("it was told to stop, and went on")
+
+
+class AskingBash(BashOperator):
+    def execute(self, context: Any) -> None:
+        ask_airflow()
+
+
+def asking_python() -> Any:
+    return ExclusivePythonOperator(task_id="work", python_callable=ask_airflow, do_xcom_push=False)
+
+
+def asking_bash() -> Any:
+    return exclusive(AskingBash)(task_id="work", bash_command="true", do_xcom_push=False)
+
+
+@pytest.fixture
+def admitting(monkeypatch: pytest.MonkeyPatch) -> World:
+    """The task's guard, without stores."""
+    made = world()
+    made.guard.close = lambda: None  # type: ignore[attr-defined]
+    monkeypatch.setattr(connections, "open_guard", lambda *_: made.guard)
+    return made
+
+
+@pytest.mark.parametrize("task", [asking_python, asking_bash])
+def test_a_task_that_is_told_to_stop_while_it_asks_airflow_ends_without_asking_again(
+    line: Line, admitting: World, execute: Callable[[Any], None], task: Callable[[], Any]
+) -> None:
+    with DAG("any", schedule=None):
+        asking = task()
+    with pytest.raises(AirflowException, match="stopped by SIGTERM"):
+        execute(asking)
+    assert line.asked == ["GetXCom"]
+    assert admitting.statuses.finished == [("failed", "AirflowException: stopped by SIGTERM", 0.0)]
+    assert admitting.locks.holder is None
+
+
+def test_a_task_that_is_told_to_stop_while_it_asks_for_its_connections_asks_nobody_for_admission(
+    line: Line, execute: Callable[[Any], None]
+) -> None:
+    with DAG("any", schedule=None):
+        asking = asking_python()
+    # Airflow takes what is raised within its look-up for a connection that isn't there.
+    with pytest.raises((AirflowException, InvalidSetting)):
+        execute(asking)
+    assert line.asked == ["GetConnection"]
