@@ -85,6 +85,27 @@ def test_sigterm_of_a_whole_container_gives_the_lease_back(meetings: Meetings, w
     case.assert_in_order("failed", "success", effects=0 if what == "guarded_bash" else 1)
 
 
+def test_sigterm_while_an_attempt_is_being_closed_leaves_it_closed(meetings: Meetings) -> None:
+    """A container's end tells a task twice, once through its supervisor: the second time may come at any moment."""
+    case = meetings.run("guarded_with_long_lease")
+    task = psutil.Process(case.note()["pid"])
+    keeper = psutil.Process(keeper_of(task.pid))
+    keeper.suspend()  # so that the attempt's end, which waits for it, takes seconds
+
+    def told_again() -> bool:
+        with suppress(psutil.NoSuchProcess):
+            task.send_signal(signal.SIGTERM)
+        return not works(task.pid)
+
+    eventually(told_again, timeout=PATIENCE, every=0.05)
+    eventually(lambda: not works(keeper.pid), timeout=PATIENCE)
+    case.started(2)
+
+    case.go()
+    case.wait_for("success")
+    case.assert_in_order("failed", "success")
+
+
 def _task_of(what: str, started: Path) -> psutil.Process:
     """The task's process, by the note that its work has left."""
     if what == "guarded":
