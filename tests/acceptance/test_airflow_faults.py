@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import psutil
@@ -15,7 +18,7 @@ from deploy.embedded.airflow import AirflowDeployment
 from deploy.embedded.process import kill_all
 from deploy.embedded.release import AIRFLOW_2
 from deploy.embedded.stack import Stack
-from tests.acceptance.conftest import PATIENCE, Meeting, Meetings, works
+from tests.acceptance.conftest import PATIENCE, Meeting, Meetings, keeper_of, works
 from tests.support.airflow_line import AIRFLOW
 from tests.support.jobs import freeze, thaw
 from tests.support.waiting import eventually
@@ -58,6 +61,58 @@ def test_sigterm_of_the_supervisor_ends_the_work_before_the_next_attempt(meeting
     case.wait_for("success")
     assert case.tries() == ["failed", "success"]
     case.assert_in_order("failed", "success")
+
+
+@pytest.mark.parametrize("what", ["guarded", "guarded_bash"])
+def test_sigterm_of_a_whole_container_gives_the_lease_back(meetings: Meetings, what: str) -> None:
+    """As when a pod is stopped: the supervisor, its task, the keeper and what the task started are told together."""
+    case = meetings.run(f"{what}_with_long_lease")
+    (started,) = case.started()
+    task = _task_of(what, started)
+    supervisor, family = task.parent(), [task, *task.children(recursive=True)]
+    assert supervisor is not None
+    assert keeper_of(task.pid) in [process.pid for process in family]
+
+    for process in (supervisor, *family):
+        with suppress(psutil.NoSuchProcess):  # what a script starts comes and goes
+            process.send_signal(signal.SIGTERM)
+    case.started(2)
+
+    assert not [process for process in family if works(process.pid)]
+    case.go()
+    case.wait_for("success")
+    assert case.tries() == ["failed", "success"]
+    case.assert_in_order("failed", "success", effects=0 if what == "guarded_bash" else 1)
+
+
+def test_sigterm_while_an_attempt_is_being_closed_leaves_it_closed(meetings: Meetings) -> None:
+    """A container's end tells a task twice, once through its supervisor: the second time may come at any moment."""
+    case = meetings.run("guarded_with_long_lease")
+    task = psutil.Process(case.note()["pid"])
+    keeper = psutil.Process(keeper_of(task.pid))
+    keeper.suspend()  # so that the attempt's end, which waits for it, takes seconds
+
+    def told_again() -> bool:
+        with suppress(psutil.NoSuchProcess):
+            task.send_signal(signal.SIGTERM)
+        return not works(task.pid)
+
+    eventually(told_again, timeout=PATIENCE, every=0.05)
+    eventually(lambda: not works(keeper.pid), timeout=PATIENCE)
+    case.started(2)
+
+    case.go()
+    case.wait_for("success")
+    case.assert_in_order("failed", "success")
+
+
+def _task_of(what: str, started: Path) -> psutil.Process:
+    """The task's process, by the note that its work has left."""
+    if what == "guarded":
+        return psutil.Process(json.loads(started.read_text())["pid"])
+    task = psutil.Process(int(started.read_text())).parent()
+    assert task is not None
+    return task
 
 
 @pytest.mark.parametrize("state", ["failed", "success"])

@@ -55,3 +55,10 @@ def worker_of(stack: Stack, pid: int) -> str:
     """The worker among whose descendants the process is."""
     ancestors = {process.pid for process in psutil.Process(pid).parents()}
     return next(name for name in stack.airflow.workers if stack.airflow.daemons[name].pid in ancestors)
+
+
+def answers(stack: Stack, *workers: str) -> bool:
+    """Whether the broker reaches each of these workers."""
+    celery = stack.airflow.celery
+    assert celery is not None
+    return celery.answers(workers)

@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+import signal
+
 import psutil
 
+from deploy.demo.celery.workers import stopped
 from deploy.embedded import Stack
 from tests.acceptance.conftest import PATIENCE, Meetings, works
-from tests.celery.conftest import worker_of
+from tests.celery.conftest import answers, worker_of
 from tests.support.waiting import eventually
 
 REDELIVERED = "Task already running elsewhere, ignoring redelivered message"
+WARM_SHUTDOWN = "worker: Warm shutdown"
 
 
 def redeliveries(stack: Stack) -> int:
-    return sum(
-        stack.airflow.log(worker).read_text(errors="replace").count(REDELIVERED) for worker in stack.airflow.workers
-    )
+    return sum(said(stack, worker, REDELIVERED) for worker in stack.airflow.workers)
+
+
+def said(stack: Stack, worker: str, text: str) -> int:
+    """How often the worker's log has it."""
+    return stack.airflow.log(worker).read_text(errors="replace").count(text)
 
 
 def test_each_worker_is_a_node_of_its_own(meetings: Meetings, celery_stack: Stack) -> None:
@@ -40,6 +47,65 @@ def test_worker_lost_mid_job(meetings: Meetings, celery_stack: Stack) -> None:
     meeting.go()
     meeting.wait_for("success")
     meeting.assert_in_order("taken_over", "success")
+
+
+def test_worker_stopped_mid_job(meetings: Meetings, celery_stack: Stack) -> None:
+    """The worker's machine stands still, keeper and all, until the other one has done the job; then it goes on."""
+    meeting = meetings.run("guarded")
+    job = psutil.Process(meeting.note()["pid"])
+    standing = worker_of(celery_stack, job.pid)
+
+    with stopped(celery_stack.airflow.daemons[standing]):
+        second = meeting.note(2)
+        assert worker_of(celery_stack, second["pid"]) != standing
+        meeting.go()
+        meeting.wait_for("success")
+        # The job before its supervisor, which would end it as soon as Airflow tells that its time is over.
+        job.resume()
+        refused = eventually(lambda: meeting.guard.refusals(meeting.job), timeout=PATIENCE)
+    eventually(lambda: answers(celery_stack, standing), timeout=PATIENCE)
+
+    assert {(one.reason, one.source.try_number) for one in refused} == {("stale", 1)}
+    assert meeting.finished() == ["2"]
+    assert meeting.effects() == [2]
+    assert meeting.outcomes() == ["taken_over", "success"]
+    assert meeting.tries() == ["failed", "success"]
+
+
+def test_worker_told_to_stop_ends_its_job_first(meetings: Meetings, celery_stack: Stack) -> None:
+    """Celery's warm shutdown, as on an upgrade: no new tasks, and what runs comes to its end."""
+    meeting = meetings.run("guarded")
+    job = meeting.note()["pid"]
+    leaving = worker_of(celery_stack, job)
+    worker, before = celery_stack.airflow.daemons[leaving], said(celery_stack, leaving, WARM_SHUTDOWN)
+
+    worker.send(signal.SIGTERM)
+    eventually(lambda: said(celery_stack, leaving, WARM_SHUTDOWN) > before, timeout=PATIENCE)
+    eventually(lambda: not answers(celery_stack, leaving), timeout=PATIENCE)
+
+    assert works(job)
+    meeting.go()
+    meeting.wait_for("success")
+    assert worker.wait(PATIENCE)
+    assert meeting.tries() == ["success"]
+    meeting.assert_in_order("success")
+
+
+def test_broker_restarted_mid_job(meetings: Meetings, celery_stack: Stack) -> None:
+    """The broker is also the lock server: the job's lock and the worker's message go away with it and come back."""
+    meeting = meetings.run("guarded")
+    job = meeting.note()["pid"]
+    valkey = celery_stack.servers.valkey
+
+    valkey.stop()
+    valkey.start()
+    eventually(lambda: answers(celery_stack, *celery_stack.airflow.workers), timeout=PATIENCE)
+
+    assert works(job)
+    meeting.go()
+    meeting.wait_for("success")
+    assert meeting.tries() == ["success"]
+    meeting.assert_in_order("success")
 
 
 def test_broker_delivers_a_running_job_again(meetings: Meetings, celery_stack: Stack) -> None:

@@ -12,9 +12,10 @@ import psycopg
 import pytest
 from psycopg.rows import dict_row
 
+from deploy.embedded.airflow_api import AirflowApi
 from deploy.embedded.release import AIRFLOW_2
 from deploy.embedded.stack import FULL, MINI, Profile, Stack
-from tests.side_by_side.dags.shared_ticks import JOB
+from tests.side_by_side.dags.shared_ticks import BESIDE, JOB
 from tests.support.airflow_line import LINES
 from tests.support.waiting import eventually
 
@@ -37,10 +38,13 @@ class Deployment:
     def name(self) -> str:
         return self.stack.profile.name
 
-    def begin(self) -> None:
-        api = self.stack.airflow.api
-        api.wait_for_dag(JOB)
-        api.unpause(JOB)
+    @property
+    def api(self) -> AirflowApi:
+        return self.stack.airflow.api
+
+    def begin(self, dag_id: str = JOB) -> None:
+        self.api.wait_for_dag(dag_id)
+        self.api.unpause(dag_id)
 
     def start_again(self) -> None:
         self.stack.start()
@@ -55,22 +59,38 @@ class Deployment:
     def kill(self) -> None:
         self.stack.airflow.lose()
 
-    def tasks(self) -> list[dict[str, Any]]:
-        """What its metadata database says of each tick: run_key, state, and what the task was told."""
+    @property
+    def waits_as(self) -> str:
+        """The state of a task that stands by: only where no scheduler would wait with it does it keep its worker."""
+        return "up_for_reschedule" if self.stack.profile.executor == "SequentialExecutor" else "running"
+
+    def run_something_else(self) -> None:
+        """An unguarded task, from its beginning to its end."""
+        self.begin(BESIDE)
+        run_id = self.api.trigger_dag(BESIDE)
+        assert self.api.wait_for_run(BESIDE, run_id, timeout=PATIENCE) == "success"
+
+    def tasks(self, dag_id: str = JOB, task_id: str = "work") -> list[dict[str, Any]]:
+        """What its metadata database says of each tick: run_key, run_id, state, and what the task was told."""
         query = """
-            SELECT to_char(r.data_interval_end AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS"Z"') AS run_key, t.state,
-                x.value AS told
+            SELECT to_char(r.data_interval_end AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS"Z"') AS run_key, r.run_id,
+                t.state, x.value AS told
             FROM dag_run r
             JOIN task_instance t ON t.dag_id = r.dag_id AND t.run_id = r.run_id
             LEFT JOIN xcom x ON x.dag_id = t.dag_id AND x.run_id = t.run_id AND x.task_id = t.task_id
                 AND x.key = 'exclusive'
-            WHERE r.dag_id = %s ORDER BY 1
+            WHERE r.dag_id = %s AND t.task_id = %s ORDER BY 1
         """
         with psycopg.connect(self.stack.metadata_dsn, row_factory=dict_row) as connection:
-            return connection.execute(query, [JOB]).fetchall()
+            return connection.execute(query, [dag_id, task_id]).fetchall()
 
-    def states(self) -> dict[str, str]:
-        return {task["run_key"]: task["state"] for task in self.tasks()}
+    def states(self, dag_id: str = JOB, task_id: str = "work") -> dict[str, str]:
+        return {task["run_key"]: task["state"] for task in self.tasks(dag_id, task_id)}
+
+
+def text(told: object) -> str:
+    """What an XCom has, as either Airflow stores it."""
+    return bytes(told).decode() if isinstance(told, (bytes, memoryview)) else str(told)
 
 
 @dataclass(frozen=True)
@@ -109,46 +129,50 @@ class Ledger:
         eventually(lambda: self.runner() == deployment.name, timeout=PATIENCE, every=0.2)
 
     def wait_for_waiter(self, deployment: Deployment) -> None:
-        """Until it has got to a tick that isn't done while another deployment runs the job."""
+        """Until it stands by at a tick that isn't done while another deployment runs the job."""
 
         def waits() -> bool:
             done = self.done()
             return any(
-                state in ("running", "up_for_reschedule", "deferred") and run_key not in done
-                for run_key, state in deployment.states().items()
+                state == deployment.waits_as and run_key not in done for run_key, state in deployment.states().items()
             )
 
         eventually(waits, timeout=PATIENCE, every=0.5)
 
 
-@pytest.fixture
-def ticks(request: pytest.FixtureRequest) -> int:
-    return int(request.config.getoption("--ticks"))
+@pytest.fixture(scope="session")
+def ticks(pytestconfig: pytest.Config) -> int:
+    return int(pytestconfig.getoption("--ticks"))
 
 
-@pytest.fixture
-def say(capsys: pytest.CaptureFixture[str]) -> Callable[[str], None]:
+@pytest.fixture(scope="session")
+def say(pytestconfig: pytest.Config) -> Callable[[str], None]:
     """Progress, for whoever waits."""
+    capture = pytestconfig.pluginmanager.getplugin("capturemanager")
+    assert capture is not None
 
     def told(text: str) -> None:
-        with capsys.disabled():
+        with capture.global_and_fixture_disabled():
             print(text, flush=True)
 
     return told
 
 
-@pytest.fixture
-def deployments(tmp_path: Path, ticks: int, say: Callable[[str], None]) -> Iterator[tuple[Deployment, Deployment]]:
-    """The full one and the mini one."""
+@pytest.fixture(scope="session")
+def deployments(
+    tmp_path_factory: pytest.TempPathFactory, ticks: int, say: Callable[[str], None]
+) -> Iterator[tuple[Deployment, Deployment]]:
+    """The full one and the mini one, which all tests share; each test has DAGs of its own."""
     if not AIRFLOW_2.python.exists():
         pytest.fail("Airflow 2.11 isn't installed: make venv-mini", pytrace=False)
-    folder = tmp_path / "held"
+    home = tmp_path_factory.mktemp("side_by_side")
+    folder = home / "held"
     folder.mkdir()
 
     def stack(profile: Profile) -> Stack:
         line = next(line for line in LINES if line.release is profile.release)
         return Stack(
-            tmp_path / "stack",
+            home / "stack",
             profile,
             dags_folder=Path(__file__).parent / "dags",
             durable=False,

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import pytest
 
 from airflow_exclusive.core.settings import LeaseSettings
-from tests.side_by_side.conftest import DONE, PATIENCE, Deployment, Ledger
+from tests.side_by_side.conftest import DONE, PATIENCE, Deployment, Ledger, text
 from tests.support.waiting import eventually
 
 WITHIN = 1.5 * LeaseSettings().seconds
@@ -35,6 +35,7 @@ def test_each_tick_runs_once_in_one_of_them(
         dying.hold()
         ledger.wait_for_runner(dying)
         ledger.wait_for_waiter(survivor)
+        survivor.run_something_else()
         killed_at = ledger.now()
         dying.kill()
         say(f"{dying.name}: killed in the middle of a tick")
@@ -86,8 +87,4 @@ def _check(full: Deployment, mini: Deployment, ledger: Ledger, ticks: int) -> No
         for task in deployment.tasks():
             run = by_key[task["run_key"]]
             assert task["state"] == ("success" if run["deployment"] == deployment.name else "skipped"), task
-            assert run["node_id"] in _text(task["told"]) or task["state"] == "success", task
-
-
-def _text(told: object) -> str:
-    return bytes(told).decode() if isinstance(told, (bytes, memoryview)) else str(told)
+            assert run["node_id"] in text(task["told"]) or task["state"] == "success", task

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import signal
+import threading
 from typing import Any
 
 import pytest
@@ -11,7 +13,7 @@ from airflow_exclusive.core.admission import Admitted
 from airflow_exclusive.core.errors import LeaseLost, StoreUnavailable
 from airflow_exclusive.core.lease import Lease, current_lease
 from airflow_exclusive.core.settings import LeaseSettings
-from tests.support.fakes import TICK, World, world
+from tests.support.fakes import TICK, FakeKeeper, World, world
 
 
 def leased(settings: LeaseSettings | None = None) -> tuple[World, Lease]:
@@ -19,6 +21,13 @@ def leased(settings: LeaseSettings | None = None) -> tuple[World, Lease]:
     admission = made.guard.admit("backup_daily", run_key=TICK, settings=settings)
     assert isinstance(admission, Admitted)
     return made, admission.lease
+
+
+def end(lease: Lease, error: Exception | None) -> None:
+    """As by a block that ends, or that is left by an exception."""
+    with lease:
+        if error is not None:
+            raise error
 
 
 def test_a_block_that_ends_is_a_success() -> None:
@@ -44,6 +53,36 @@ def test_a_failure_that_cannot_be_recorded_does_not_hide_the_jobs_own_error(capl
     with caplog.at_level(logging.WARNING), pytest.raises(ValueError, match="no rows"), lease:
         raise ValueError("no rows")
     assert "could not record the failure of backup_daily" in caplog.text
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=lambda number: number.name)
+@pytest.mark.parametrize("failed", [False, True], ids=["success", "failed"])
+def test_a_signal_waits_until_the_attempt_is_closed(
+    number: signal.Signals, failed: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Interrupted there, it would stay open: the keeper that closes it for a dead job has been told to stop."""
+    made, lease = leased()
+    monkeypatch.setattr(FakeKeeper, "stop", lambda _: signal.raise_signal(number))
+
+    def be_told(*_: object) -> None:
+        raise InterruptedError
+
+    before = signal.signal(number, be_told)
+    try:
+        with pytest.raises(InterruptedError):
+            end(lease, ValueError("no rows") if failed else None)
+    finally:
+        put_back = signal.signal(number, before)
+    assert put_back is be_told
+    assert [outcome for outcome, _, _ in made.statuses.finished] == ["failed" if failed else "success"]
+
+
+def test_in_another_thread_an_attempt_is_closed_as_well() -> None:
+    made, lease = leased()
+    thread = threading.Thread(target=lease.finish)
+    thread.start()
+    thread.join()
+    assert made.statuses.finished == [("success", None, 0.0)]
 
 
 def test_a_success_that_cannot_be_recorded_is_an_error() -> None:

@@ -13,6 +13,7 @@ from airflow_exclusive.core.admission import Claim
 from airflow_exclusive.core.errors import LeaseLost
 from airflow_exclusive.core.ports import Keeper
 from airflow_exclusive.core.settings import LeaseSettings
+from airflow_exclusive.core.undisturbed import undisturbed
 
 log = logging.getLogger(__name__)
 
@@ -123,6 +124,11 @@ class Lease:
         }
 
     @property
+    def finished(self) -> bool:
+        """Whether `finish` was called."""
+        return self._finished
+
+    @property
     def lost(self) -> str:
         """Why the lease is lost; empty while it is held."""
         if self._finished:
@@ -158,9 +164,11 @@ class Lease:
         """Close the attempt as "success" or "failed" and give the lock back. Raises `LeaseLost` if it was taken."""
         if self._finished:
             raise LeaseLost(f"{self.job_name} {self.run_key}: the attempt is already finished")
-        self._finished = True
-        self._keeper.stop()
-        self._on_finish(self, outcome, error)
+        # Once its keeper is told to stop, nobody else would close the attempt: left here, it would have to lapse.
+        with undisturbed():
+            self._finished = True
+            self._keeper.stop()
+            self._on_finish(self, outcome, error)
 
     def __enter__(self) -> Lease:
         self._reset = _current.set(self)
@@ -177,7 +185,8 @@ class Lease:
                 self.finish()
             return
         if not self._finished:
-            try:
-                self.finish("failed", f"{type(error).__name__}: {error}"[:2000])
-            except Exception as refused:  # the job's own error is the one to report
-                log.warning("could not record the failure of %s %s: %s", self.job_name, self.run_key, refused)
+            with undisturbed():
+                try:
+                    self.finish("failed", f"{type(error).__name__}: {error}"[:2000])
+                except Exception as refused:  # the job's own error is the one to report
+                    log.warning("could not record the failure of %s %s: %s", self.job_name, self.run_key, refused)

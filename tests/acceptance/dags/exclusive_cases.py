@@ -24,6 +24,8 @@ START = datetime(2026, 1, 1, tzinfo=timezone.utc)
 MEGABYTE = 1 << 20
 TIMEOUT = timedelta(seconds=4)
 QUICK: dict[str, Any] = {"lock_ttl": 6, "retries": 3, "retry_delay": timedelta(seconds=1)}
+LONG_LEASE = timedelta(minutes=10)
+"""No test waits until such a lease has lapsed: who gets the job gets it because it was given back."""
 
 
 def meet(folder: str, lease: Any) -> str:
@@ -70,6 +72,11 @@ def guarded() -> None:
 @dag(schedule=None, start_date=START, catchup=False)
 def guarded_once() -> None:
     work.override(retries=0)("{{ dag_run.conf['folder'] }}")
+
+
+@dag(schedule=None, start_date=START, catchup=False)
+def guarded_with_long_lease() -> None:
+    work.override(lock_ttl=LONG_LEASE)("{{ dag_run.conf['folder'] }}")
 
 
 @dag(schedule=None, start_date=START, catchup=False)
@@ -132,6 +139,16 @@ def guarded_bash() -> None:
 
 
 @dag(schedule=None, start_date=START, catchup=False)
+def guarded_bash_with_long_lease() -> None:
+    ExclusiveBashOperator(
+        task_id="work",
+        job_name="{{ dag_run.conf['job'] }}",
+        bash_command=STUBBORN,
+        **{**QUICK, "lock_ttl": LONG_LEASE},
+    )
+
+
+@dag(schedule=None, start_date=START, catchup=False)
 def guarded_bash_with_timeout() -> None:
     ExclusiveBashOperator(
         task_id="work",
@@ -144,9 +161,11 @@ def guarded_bash_with_timeout() -> None:
 
 guarded()
 guarded_once()
+guarded_with_long_lease()
 guarded_with_timeout()
 guarded_fork_with_timeout()
 guarded_without_memory()
 guarded_on_small_disk()
 guarded_bash()
+guarded_bash_with_long_lease()
 guarded_bash_with_timeout()

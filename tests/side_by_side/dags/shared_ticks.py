@@ -8,11 +8,12 @@ from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 
-from airflow.providers.common.compat.sdk import BaseHook, conf, dag
+from airflow.providers.common.compat.sdk import BaseHook, conf, dag, task
 
 from airflow_exclusive import exclusive_task
 
 JOB = "shared_ticks"
+BESIDE = "beside"
 START = datetime(2026, 1, 1, tzinfo=timezone.utc)
 TICKS = int(os.environ.get("SIDE_BY_SIDE_TICKS", "200"))
 
@@ -46,4 +47,13 @@ def shared_ticks() -> None:
     work()
 
 
+@dag(schedule=None, start_date=START, catchup=False)
+def beside() -> None:
+    @task
+    def do_nothing() -> None: ...
+
+    do_nothing()
+
+
 shared_ticks()
+beside()

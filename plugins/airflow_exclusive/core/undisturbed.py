@@ -1,0 +1,34 @@
+"""What must not be left half done, when the process is told to end in the middle of it."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+_HELD_BACK = (signal.SIGTERM, signal.SIGINT)
+
+
+@contextmanager
+def undisturbed() -> Iterator[None]:
+    """Hold SIGTERM and SIGINT back until the block has ended: then their handlers are called, and may raise.
+
+    Handlers run in the main thread, so in others there is nothing to hold back.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    came: list[signal.Signals] = []
+    handlers: dict[signal.Signals, Any] = {}
+    try:
+        for number in _HELD_BACK:
+            if signal.getsignal(number) is not None:  # one that isn't Python's couldn't be put back
+                handlers[number] = signal.signal(number, lambda caught, _: came.append(signal.Signals(caught)))
+        yield
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+        for number in dict.fromkeys(came):
+            signal.raise_signal(number)
