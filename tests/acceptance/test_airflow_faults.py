@@ -5,9 +5,12 @@ from __future__ import annotations
 import json
 import os
 import signal
+from array import array
 from collections.abc import Iterator
 from contextlib import suppress
+from fcntl import ioctl
 from pathlib import Path
+from termios import FIONREAD
 from typing import Any
 
 import psutil
@@ -89,21 +92,27 @@ def test_sigterm_while_an_attempt_is_being_closed_leaves_it_closed(meetings: Mee
     """A container's end tells a task twice, once through its supervisor: the second time may come at any moment."""
     case = meetings.run("guarded_with_long_lease")
     task = psutil.Process(case.note()["pid"])
-    keeper = psutil.Process(keeper_of(task.pid))
-    keeper.suspend()  # so that the attempt's end, which waits for it, takes seconds
+    keeper = keeper_of(task.pid)
+    freeze(keeper)  # so that the attempt's end, which waits for it, takes seconds
 
-    def told_again() -> bool:
-        with suppress(psutil.NoSuchProcess):
-            task.send_signal(signal.SIGTERM)
-        return not works(task.pid)
+    task.terminate()
+    eventually(lambda: _orders_for(keeper), timeout=PATIENCE)
+    task.terminate()
 
-    eventually(told_again, timeout=PATIENCE, every=0.05)
-    eventually(lambda: not works(keeper.pid), timeout=PATIENCE)
     case.started(2)
-
+    assert not works(task.pid)
+    assert not works(keeper)
     case.go()
     case.wait_for("success")
     case.assert_in_order("failed", "success")
+
+
+def _orders_for(keeper: int) -> int:
+    """Bytes that its job has sent it and that it hasn't read."""
+    waiting = array("i", [0])
+    with Path(f"/proc/{keeper}/fd/0").open("rb", buffering=0) as pipe:
+        ioctl(pipe, FIONREAD, waiting)
+    return waiting[0]
 
 
 def _task_of(what: str, started: Path) -> psutil.Process:

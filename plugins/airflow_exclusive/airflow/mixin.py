@@ -217,11 +217,9 @@ class ExclusiveMixin:
 
     def _end_work(self, lease: Lease) -> None:
         """End what this attempt started: nothing of it may go on beside the next one."""
-        from airflow_exclusive.core.undisturbed import undisturbed
         from airflow_exclusive.keeper.started import end_started
 
-        with undisturbed():  # a second SIGTERM may come at once, from Airflow's supervisor
-            end_started(lease.owner, since=self._began, within=_CHILDREN_END_WITHIN)
+        end_started(lease.owner, since=self._began, within=_CHILDREN_END_WITHIN)
 
     def _run_with(self, admitted: Admitted, context: Context, for_airflow: dict[str, Any]) -> Any:
         from airflow_exclusive.keeper.started import began
