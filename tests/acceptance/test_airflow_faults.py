@@ -17,6 +17,7 @@ import psutil
 import psycopg
 import pytest
 
+from airflow_exclusive.keeper.page import Page
 from deploy.embedded.airflow import AirflowDeployment
 from deploy.embedded.process import kill_all
 from deploy.embedded.release import AIRFLOW_2
@@ -93,6 +94,7 @@ def test_sigterm_while_an_attempt_is_being_closed_leaves_it_closed(meetings: Mee
     case = meetings.run("guarded_with_long_lease")
     task = psutil.Process(case.note()["pid"])
     keeper = keeper_of(task.pid)
+    eventually(lambda: _is_ready(keeper), timeout=PATIENCE)
     freeze(keeper)  # so that the attempt's end, which waits for it, takes seconds
 
     task.terminate()
@@ -105,6 +107,12 @@ def test_sigterm_while_an_attempt_is_being_closed_leaves_it_closed(meetings: Mee
     case.go()
     case.wait_for("success")
     case.assert_in_order("failed", "success")
+
+
+def _is_ready(keeper: int) -> bool:
+    """Whether its job would wait for it."""
+    with Path(f"/proc/{keeper}/fd", psutil.Process(keeper).cmdline()[-1]).open("r+b", buffering=0) as page:
+        return Page(page.fileno()).read().ready
 
 
 def _orders_for(keeper: int) -> int:

@@ -17,7 +17,6 @@ from tests.contract.test_redis_locks import (  # noqa: F401
     gate,
     locks,
     test_a_key_of_somebody_elses_making_is_told,
-    test_a_person_can_break_any_lock,
     test_a_release_leaves_no_key_behind_for_long,
     test_a_server_that_forgot_the_scripts_gets_them_again,
     test_a_wake_up_that_came_before_the_waiter_is_not_lost,
@@ -32,6 +31,7 @@ from tests.contract.test_redis_locks import (  # noqa: F401
     test_the_lock_ends_by_itself,
     test_two_jobs_do_not_know_each_other,
     test_who_asks_again_after_a_lost_reply_finds_its_own_lock,
+    test_whose_lock_it_is_can_be_seen,
 )
 from tests.support import ledger
 from tests.support.proxied_node import Node, Truth
