@@ -80,11 +80,9 @@ def main() -> int:
 
 
 def _measure(servers: Servers) -> Iterator[dict[str, float]]:
+    asked, empty = (_database(servers, name) for name in ("asked", "empty"))
     for number in PROCESSES:
-        yield _side_by_side(servers, number)
-    empty = servers.postgres.dsn("empty")
-    servers.postgres.ensure_database("empty")
-    upgrade(empty)
+        yield _side_by_side(servers.redis_url, asked, number)
     _fill(empty, 0, 0)
     filled = 0
     for history in HISTORIES:
@@ -95,9 +93,16 @@ def _measure(servers: Servers) -> Iterator[dict[str, float]]:
     yield _purge(servers.status_dsn)
 
 
-def _side_by_side(servers: Servers, number: int) -> dict[str, float]:
+def _database(servers: Servers, name: str) -> str:
+    servers.postgres.ensure_database(name)
+    dsn = servers.postgres.dsn(name)
+    upgrade(dsn)
+    return dsn
+
+
+def _side_by_side(redis_url: str, dsn: str, number: int) -> dict[str, float]:
     """So many processes, each with jobs of its own: admit, finish, release, one after the other."""
-    command = [sys.executable, "-m", "benchmarks.asker", servers.redis_url, servers.status_dsn, str(SECONDS)]
+    command = [sys.executable, "-m", "benchmarks.asker", redis_url, dsn, str(SECONDS)]
     askers = [
         subprocess.Popen([*command, f"asker {turn}"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         for turn in range(number)

@@ -1,4 +1,4 @@
-"""Measure each deployment alone, then two side by side, and write `comparison/`."""
+"""Measure each deployment alone, then two side by side, and write `comparison/`; 1 if guarded work was done twice."""
 
 from __future__ import annotations
 
@@ -77,7 +77,10 @@ def main() -> int:
         servers.stop("comparison")
         shutil.rmtree(WORK, ignore_errors=True)
     print(f"{_clock()} written: {FOLDER.relative_to(PROJECT)}/comparison.html, comparison.md, samples.csv")
-    return 0
+    wrong = [sample for sample in samples if sample.unit == "x" and sample.value != 1 and "guarded" in sample.variant]
+    for sample in wrong:
+        print(f"WRONG {sample.column}, {sample}")
+    return 1 if wrong else 0
 
 
 def _measure(only: list[str]) -> Samples:

@@ -15,6 +15,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import datetime, timezone
+from http import HTTPStatus
 from types import FrameType
 from typing import NoReturn, TypeVar
 
@@ -43,6 +44,8 @@ _LOAD_DAG = "flights_load"
 _STRUCK = JANUARY.ticks[20]
 _POINT = "after-commit"
 _AT_ONCE = 2
+_REPLACED_WITHIN = 60
+"""Seconds: twice a lease, Airflow's patience with a silent task as rehearsal.yml has it, and a retry delay."""
 _UP_WITHIN = 900
 _DONE_WITHIN = 600
 _TROUBLE = (EngineError, NotReadyError, ExclusiveError, OSError, httpx.HTTPError, psycopg.Error)
@@ -73,7 +76,7 @@ class Rehearsal:
         self.began = time.monotonic()
         self.checkpoint = Checkpoint(FOLDER / "checkpoints", _STRUCK, _POINT)
         # ports that are free, whatever .env says
-        own = {"AIRFLOW_PORT": "0", "MINI_PORT": "0", "CHECKPOINTS": str(self.checkpoint.folder)}
+        own = {"AIRFLOW_PORT": "0", "MINI_PORT": "0", "FLOWER_PORT": "0", "CHECKPOINTS": str(self.checkpoint.folder)}
         self.compose = Compose(
             "airflow-exclusive-rehearsal", files=FILES, env_file=FOLDER / "env", env={**os.environ, **own}
         )
@@ -114,6 +117,13 @@ class Rehearsal:
         self.say("everything is healthy; asking the package's doctor in both")
         for service in ("scheduler", "mini-scheduler"):
             self.compose.run("exec", "-T", service, "airflow-exclusive", "doctor")
+        page = f"http://{self.compose.address('flower', 5555)}"
+        answers = (
+            httpx.get(page).status_code,
+            httpx.get(page, auth=("admin", self.secrets["FLOWER_PASSWORD"])).status_code,
+        )
+        if answers != (HTTPStatus.UNAUTHORIZED, HTTPStatus.OK):
+            raise NotReadyError(f"Flower answers {answers} without and with its password, not 401 and 200")
 
     def perform(self) -> list[str]:
         postgres, redis = self.compose.address("postgres", 5432), self.compose.address("redis", 6379)
@@ -206,6 +216,10 @@ class Rehearsal:
             self.say(
                 f"{_STRUCK}: taken over {lapse:.1f} s after the kill; done by {done[0].source if done else 'nobody'}"
             )
+            if lapse > _REPLACED_WITHIN:
+                wrong.append(
+                    f"{_STRUCK}: the killed worker was replaced after {lapse:.1f} s; limit {_REPLACED_WITHIN} s"
+                )
         if not wrong:
             console.print("[bold green]Each tick ran once between the two deployments, and counts once.[/]")
         return wrong

@@ -21,7 +21,7 @@ class EngineError(RuntimeError):
 
 
 class Compose:
-    """One project of docker-compose.yml, profile `mini` included; as a context manager it goes with its volumes."""
+    """One project of docker-compose.yml, all profiles included; as a context manager it goes with its volumes."""
 
     def __init__(self, project: str, *, files: Sequence[Path], env_file: Path, env: Mapping[str, str]) -> None:
         self._env = dict(env)
@@ -29,7 +29,7 @@ class Compose:
             *_checked_program(self._env),
             *("--project-name", project, "--project-directory", str(PROJECT), "--env-file", str(env_file)),
             *(part for file in files for part in ("--file", str(file))),
-            *("--profile", "mini"),
+            *("--profile", "*"),
         ]
 
     def run(self, *arguments: str, timeout: float = 60) -> str:

@@ -161,18 +161,13 @@ class Stage:
         with suppress(NotReadyError):
             self.stack.airflow.stop(timeout=_STOP_WITHIN)
         self.stack.stop()
-        self._sweep()
-
-    def _sweep(self) -> None:
-        """End what the stack doesn't find: keepers, which are given no EXCLUSIVE_… and so not its mark either."""
-        kill_all(marked("AIRFLOW_HOME", str(self.stack.home)))
 
     def _clear(self) -> None:
         """Forget the last demo; end what is left of it, should it have been killed."""
         earlier = Stack(self.folder / "stack", self.stack.profile)
         earlier.attach()
         earlier.remove()
-        self._sweep()
+        kill_all(marked("AIRFLOW_HOME", str(self.stack.home)))  # should what it wrote down be gone as well
         for folder in (self.checkpoints, self._dags):
             shutil.rmtree(folder, ignore_errors=True)
         for log in self.folder.glob("*.log"):

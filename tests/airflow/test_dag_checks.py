@@ -91,12 +91,14 @@ def test_who_would_stop_a_sequential_scheduler_is_found(monkeypatch: pytest.Monk
     with DAG("one", start_date=START, schedule=None) as made:
         ExclusiveBashOperator(task_id="itself", bash_command="true", on_busy="wait")
         with pytest.warns(UserWarning, match="wait_mode='worker': under the SequentialExecutor"):
-            exclusive(Sensor)(task_id="worker", wait_mode="worker")
+            ExclusiveBashOperator(task_id="worker", bash_command="true", wait_mode="worker")
+        exclusive(Sensor)(task_id="guarded_sensor")
         JobStatusSensor(task_id="poke", job_name="x", poke_interval=1)
         JobStatusSensor(task_id="reschedule", job_name="x", mode="reschedule")
         JobStatusSensor(task_id="defer", job_name="x", deferrable=True)
-    assert [found.subject for found in findings_of([made], triggerer=True)] == ["one.worker", "one.poke"]
-    assert [found.subject for found in findings_of([made])] == ["one.worker", "one.poke", "one.defer"]
+    stopping = ["one.worker", "one.guarded_sensor", "one.poke"]
+    assert [found.subject for found in findings_of([made], triggerer=True)] == stopping
+    assert [found.subject for found in findings_of([made])] == [*stopping, "one.defer"]
 
 
 # another deployment than the one of this process

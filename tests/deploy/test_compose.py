@@ -14,7 +14,9 @@ import pytest
 import yaml
 
 from airflow_exclusive import JobGuard
+from airflow_exclusive.stores.postgres.checks import OLDEST as OLDEST_POSTGRES
 from airflow_exclusive.stores.postgres.schema import DEFAULT_SCHEMA
+from airflow_exclusive.stores.redis.checks import OLDEST as OLDEST_REDIS
 from deploy.compose import env
 from deploy.compose.engine import compose_program
 from deploy.compose.prepare import DATABASES, ROLES, prepare
@@ -22,6 +24,7 @@ from deploy.embedded.postgres import EmbeddedPostgres
 from tests.support.airflow_options import AIRFLOW_VERSION, unknown_settings
 
 PROJECT = env.PROJECT
+REHEARSAL = PROJECT / "deploy" / "compose" / "rehearsal.yml"
 TEXT = (PROJECT / "docker-compose.yml").read_text()
 COMPOSE: dict[str, Any] = yaml.safe_load(TEXT)
 SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
@@ -32,10 +35,6 @@ EXAMPLE = env.assignments((PROJECT / ".env.example").read_text())
 
 def version_of(service: dict[str, Any]) -> str:
     return str(service["build"]["args"]["AIRFLOW_VERSION"])
-
-
-def environments(version: str) -> dict[str, dict[str, str]]:
-    return {name: one["environment"] for name, one in ON_AIRFLOW.items() if version_of(one) == version}
 
 
 def seconds(duration: str) -> int:
@@ -49,11 +48,16 @@ def seconds(duration: str) -> int:
 COMPOSE_PROGRAM = compose_program(os.environ)
 
 
-@pytest.mark.skipif(COMPOSE_PROGRAM is None, reason="Docker Compose isn't there")
+@pytest.mark.skipif(
+    COMPOSE_PROGRAM is None and "COMPOSE_REQUIRED" not in os.environ, reason="Docker Compose isn't there"
+)
 class TestByComposeItself:
     def config(self, *options: str, file: Path = PROJECT / "docker-compose.yml") -> subprocess.CompletedProcess[str]:
         environment = {name: value for name, value in os.environ.items() if name not in EXAMPLE}
-        command = [*(COMPOSE_PROGRAM or []), "--project-directory", str(PROJECT), "--file", str(file), *options]
+        assert COMPOSE_PROGRAM, (
+            "there is no Docker Compose: neither a plugin of docker, nor on the PATH, nor from requirements/"
+        )
+        command = [*COMPOSE_PROGRAM, "--project-directory", str(PROJECT), "--file", str(file), *options]
         return subprocess.run([*command, "config", "-q"], env=environment, capture_output=True, text=True, check=False)
 
     @pytest.mark.parametrize("profile", [[], ["--profile", "mini"], ["--profile", "flower"], ["--profile", "*"]])
@@ -65,8 +69,7 @@ class TestByComposeItself:
     def test_with_the_rehearsals_changes_too(self, tmp_path: Path) -> None:
         (tmp_path / "env").write_text("CHECKPOINTS=/tmp\n")
         env.write(tmp_path / "env")
-        changes = PROJECT / "deploy" / "compose" / "rehearsal.yml"
-        done = self.config("--file", str(changes), "--env-file", str(tmp_path / "env"), "--profile", "*")
+        done = self.config("--file", str(REHEARSAL), "--env-file", str(tmp_path / "env"), "--profile", "*")
         assert (done.returncode, done.stderr) == (0, "")
 
     @pytest.mark.parametrize(
@@ -94,6 +97,20 @@ class TestByComposeItself:
 # what its text says
 
 
+def test_the_services_are_those_of_two_deployments_and_their_stores() -> None:
+    by_profile: dict[str, set[str]] = {}
+    for name, service in SERVICES.items():
+        by_profile.setdefault(*service.get("profiles", ["always"]), set()).add(name)
+    assert by_profile == {
+        "always": {
+            *("postgres", "redis", "stores", "init"),
+            *("api-server", "scheduler", "dag-processor", "triggerer", "worker"),
+        },
+        "flower": {"flower"},
+        "mini": {"mini-init", "mini-webserver", "mini-scheduler"},
+    }
+
+
 @pytest.mark.parametrize("name", SERVICES)
 def test_every_service_is_looked_after(name: str) -> None:
     service = SERVICES[name]
@@ -118,7 +135,8 @@ def test_who_depends_on_a_service_waits_until_it_is_ready(name: str) -> None:
 
 @pytest.mark.parametrize("name", [name for name, one in ON_AIRFLOW.items() if version_of(one) == AIRFLOW_VERSION])
 def test_every_setting_is_an_option_of_its_airflow(name: str) -> None:
-    assert unknown_settings(ON_AIRFLOW[name]["environment"]) == []
+    rehearsed = yaml.safe_load(REHEARSAL.read_text())["services"].get(name, {}).get("environment", {})
+    assert unknown_settings([*ON_AIRFLOW[name]["environment"], *rehearsed]) == []
 
 
 def test_an_option_that_airflow_does_not_have_is_found() -> None:
@@ -140,9 +158,15 @@ def test_the_image_has_the_pinned_flights() -> None:
     assert f"{flights} " in (PROJECT / "requirements" / "airflow-3.3.txt").read_text()
 
 
-def test_celery_is_one_that_its_provider_can_use() -> None:
-    requirements = {one["build"]["args"].get("REQUIREMENTS") for one in ON_AIRFLOW.values() if "celery" in str(one)}
-    assert "celery<5.7" in requirements
+def test_celery_is_limited_as_in_the_requirements() -> None:
+    (limit,) = re.findall(r"^celery\S+", (PROJECT / "requirements" / "airflow-3.3.in").read_text(), re.MULTILINE)
+    assert {one["build"]["args"].get("REQUIREMENTS") for one in ON_AIRFLOW.values() if "celery" in str(one)} == {limit}
+
+
+@pytest.mark.parametrize(("server", "oldest"), [("postgres", OLDEST_POSTGRES // 10_000), ("redis", OLDEST_REDIS[0])])
+def test_the_servers_are_ones_that_the_package_supports(server: str, oldest: int) -> None:
+    _, _, tag = SERVICES[server]["image"].partition(":")
+    assert int(tag.partition("-")[0]) >= oldest
 
 
 def test_both_deployments_share_the_stores_and_nothing_else() -> None:

@@ -18,6 +18,7 @@ from psycopg import sql
 from airflow_exclusive import Admitted, JobGuard
 from airflow_exclusive.cli.commands import cli
 from airflow_exclusive.core.admission import Claim
+from airflow_exclusive.core.job import Source
 from airflow_exclusive.core.settings import LeaseSettings
 from airflow_exclusive.stores.postgres.checks import check as check_postgres
 from airflow_exclusive.stores.postgres.database import Database
@@ -130,6 +131,16 @@ def test_a_clock_that_was_set_back_is_an_error(redis_url: str, database: str) ->
     status, found = doctor(redis_url, database)
     assert status == 1
     assert "in the future: Postgres' clock has been set back" in found["error"][0]
+
+
+@pytest.mark.parametrize(("deployment", "notes"), [("airflow", 1), ("blue", 0), ("", 0)])
+def test_a_deployment_without_a_name_is_noted(redis_url: str, database: str, deployment: str, notes: int) -> None:
+    ledger = Ledger(database)
+    ledger.statuses.claim(request(source=Source(deployment=deployment)), LeaseSettings())
+    ledger.close()
+    status, found = doctor(redis_url, database)
+    assert status == 0
+    assert str(found.get("note")).count("deployment: Airflow asks without a name") == notes
 
 
 def attempt(database: str, settings: LeaseSettings, seconds: float, outcome: Literal["success", "failed"]) -> None:

@@ -1,4 +1,7 @@
-"""Two deployments with one DAG folder, one lock server and one status database between them."""
+"""Two deployments with one DAG folder, one lock server and one status database between them.
+
+The second is one of Airflow 2.11, or with `--second green` another one of Airflow 3.3.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,7 @@ import pytest
 from psycopg.rows import dict_row
 
 from deploy.embedded.airflow_api import AirflowApi
-from deploy.embedded.release import AIRFLOW_2
+from deploy.embedded.release import AIRFLOW_3
 from deploy.embedded.stack import FULL, MINI, Profile, Stack
 from tests.side_by_side.dags.shared_ticks import BESIDE, JOB
 from tests.support.airflow_line import LINES
@@ -23,10 +26,13 @@ PATIENCE = 180
 """Seconds until an event that must come is given up on; nothing is ever expected to take so long."""
 
 DONE = ("success", "skipped")
+GREEN = Profile("green", AIRFLOW_3, "LocalExecutor", ports=range(8380, 8400))
+SECOND = {profile.name: profile for profile in (MINI, GREEN)}
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--ticks", type=int, default=200, help="Due times that both deployments are to work through.")
+    parser.addoption("--second", choices=[*SECOND], default=MINI.name, help="The deployment beside the full one.")
 
 
 @dataclass(frozen=True)
@@ -108,9 +114,19 @@ class Ledger:
         with psycopg.connect(self.status_dsn, row_factory=dict_row) as connection:
             return connection.execute(query, [JOB]).fetchall()
 
+    def begun(self) -> list[tuple[str, int, str]]:
+        """What bodies wrote when they began, by no means of ours."""
+        return self._read("begun")
+
     def lines(self) -> list[tuple[str, int, str]]:
+        """What they wrote when they ended, in transactions of their leases."""
+        return self._read("line")
+
+    def _read(self, table: str) -> list[tuple[str, int, str]]:
         with psycopg.connect(self.warehouse_dsn) as connection:
-            return connection.execute("SELECT run_key, token, deployment FROM line ORDER BY run_key").fetchall()
+            return connection.execute(
+                f"SELECT run_key, token, deployment FROM {table} ORDER BY run_key, token"
+            ).fetchall()
 
     def now(self) -> datetime:
         """By the clock that judges leases."""
@@ -122,8 +138,17 @@ class Ledger:
         return {attempt["run_key"] for attempt in self.attempts() if attempt["outcome"] == "success"}
 
     def runner(self) -> str | None:
-        """The deployment that has the job."""
-        return next((one["deployment"] for one in self.attempts() if one["outcome"] == "running"), None)
+        """The deployment that has the job and has begun to work."""
+        running = [one for one in self.attempts() if one["outcome"] == "running"]
+        begun = self.begun()
+        return next(
+            (
+                one["deployment"]
+                for one in running
+                if (one["run_key"], one["fencing_token"], one["deployment"]) in begun
+            ),
+            None,
+        )
 
     def wait_for_runner(self, deployment: Deployment) -> None:
         eventually(lambda: self.runner() == deployment.name, timeout=PATIENCE, every=0.2)
@@ -160,10 +185,11 @@ def say(pytestconfig: pytest.Config) -> Callable[[str], None]:
 
 @pytest.fixture(scope="session")
 def deployments(
-    tmp_path_factory: pytest.TempPathFactory, ticks: int, say: Callable[[str], None]
+    tmp_path_factory: pytest.TempPathFactory, pytestconfig: pytest.Config, ticks: int, say: Callable[[str], None]
 ) -> Iterator[tuple[Deployment, Deployment]]:
-    """The full one and the mini one, which all tests share; each test has DAGs of its own."""
-    if not AIRFLOW_2.python.exists():
+    """The full one and the second one, which all tests share; each test has DAGs of its own."""
+    second = SECOND[pytestconfig.getoption("--second")]
+    if not second.release.python.exists():
         pytest.fail("Airflow 2.11 isn't installed: make venv-mini", pytrace=False)
     home = tmp_path_factory.mktemp("side_by_side")
     folder = home / "held"
@@ -181,12 +207,13 @@ def deployments(
             say=lambda what: say(f"{profile.name}: starting {what}"),
         )
 
-    both = stack(FULL), stack(MINI)
+    both = stack(FULL), stack(second)
     try:
         for one in both:
             one.start()
         with psycopg.connect(both[0].warehouse_dsn, autocommit=True) as connection:
-            connection.execute("CREATE TABLE line (run_key text, token bigint, deployment text)")
+            for table in ("begun", "line"):
+                connection.execute(f"CREATE TABLE {table} (run_key text, token bigint, deployment text)")
         yield Deployment(both[0], folder), Deployment(both[1], folder)
     finally:
         for one in both:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from urllib.parse import urlsplit
 
 from airflow_exclusive.airflow.compat import AIRFLOW_V_3_0_PLUS, conf
+from airflow_exclusive.core.job import UNNAMED
 from airflow_exclusive.stores.postgres.statements import DEFAULT_SCHEMA
 
 SECTION = "exclusive"
@@ -31,7 +32,7 @@ def deployment() -> str:
     if named:
         return named
     address = conf.get("api" if AIRFLOW_V_3_0_PLUS else "webserver", "base_url", fallback="")
-    return urlsplit(address).netloc or "airflow"
+    return urlsplit(address).netloc or UNNAMED
 
 
 def default_deferrable() -> bool:

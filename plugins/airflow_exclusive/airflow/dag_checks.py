@@ -23,6 +23,7 @@ from airflow_exclusive.core.errors import InvalidSetting
 from airflow_exclusive.core.findings import Finding
 
 _SENSORS = (JobAdmissionSensor, JobStatusSensor)
+_POKES = "it pokes in the worker, and the SequentialExecutor's scheduler stops"
 _AT_MOST = 1000
 """So many tasks of a mapped one are looked at."""
 
@@ -141,6 +142,12 @@ def _of_waiting(task: Any, wait_mode: str, triggerer: bool) -> Iterator[Finding]
     elif wait_mode == "defer" and not triggerer:
         cure = "turn [operators] default_deferrable off" if task.wait_mode_left_out else "leave wait_mode out"
         yield _without_triggerer(task, cure)
+    if getattr(task, "mode", None) == "poke":  # the only mode that a guarded sensor may have
+        yield _warning(
+            task,
+            _POKES,
+            "let an unguarded sensor with mode='reschedule' wait, and an exclusive task come after it",
+        )
 
 
 def _of_poking(sensor: Any, triggerer: bool) -> Iterator[Finding]:
@@ -148,9 +155,7 @@ def _of_poking(sensor: Any, triggerer: bool) -> Iterator[Finding]:
         if not triggerer:
             yield _without_triggerer(sensor, "set mode='reschedule' and deferrable=False")
     elif sensor.mode == "poke":
-        yield _warning(
-            sensor, "it pokes in the worker, and the SequentialExecutor's scheduler stops", "set mode='reschedule'"
-        )
+        yield _warning(sensor, _POKES, "set mode='reschedule'")
 
 
 def _without_triggerer(task: Any, cure: str) -> Finding:

@@ -39,6 +39,10 @@ def check_run_key(value: object) -> str:
     return _checked("run_key", value)
 
 
+UNNAMED = "airflow"
+"""The deployment of those that have no name and don't know where their UI is."""
+
+
 @dataclass(frozen=True)
 class Source:
     """Where a request comes from: the Airflow task instance, or empty fields for the command line and the library.

@@ -8,6 +8,7 @@ from typing import Any
 
 from airflow_exclusive.core.errors import ExclusiveError
 from airflow_exclusive.core.findings import Finding
+from airflow_exclusive.core.job import UNNAMED
 from airflow_exclusive.core.timing import TrustWindow
 from airflow_exclusive.stores.postgres.database import Database, ErrorsMapped
 from airflow_exclusive.stores.postgres.statements import migrations
@@ -142,6 +143,9 @@ def _check_jobs(database: Database) -> Iterator[Finding]:
         if job["takeovers"]:
             text = f"was taken over {job['takeovers']} times in the last 7 days"
             yield Finding("note", subject, text, f"airflow-exclusive history {job['job_name']!r} tells from whom")
+    if any(job["deployment"] == UNNAMED for job in jobs):
+        text = "Airflow asks without a name: a second deployment that does so takes the first one's tasks for its own"
+        yield Finding("note", "deployment", text, "set [exclusive] deployment before another one shares these stores")
 
 
 def _check_length(subject: str, longest: float, lease: float, renewed: bool) -> Iterator[Finding]:

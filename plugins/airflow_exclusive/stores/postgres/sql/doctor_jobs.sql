@@ -3,11 +3,12 @@
 --   longest       95th percentile of the seconds that its successes of the last 30 days took; and its failures that
 --                 used up half of a fixed lease, since a job that never fits into its lease has no success
 --   lease_seconds ttl of its latest attempt; renewed: whether that lease is renewed
+--   deployment    the Airflow deployment of that attempt
 --   takeovers     of the last 7 days
 SELECT
     s.job_name,
     extract(epoch FROM greatest(s.heartbeat_at, s.last_run_at, s.started_at) - now())::float8 AS ahead,
-    latest.lease_seconds, latest.renewed,
+    latest.lease_seconds, latest.renewed, latest.deployment,
     seen.longest, coalesce(seen.takeovers, 0) AS takeovers
 FROM {schema}.scheduled_job_status s
 LEFT JOIN {schema}.scheduled_job_run latest ON latest.owner = s.owner
