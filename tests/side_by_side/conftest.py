@@ -52,6 +52,9 @@ class Deployment:
         self.api.wait_for_dag(dag_id)
         self.api.unpause(dag_id)
 
+    def pause(self, dag_id: str = JOB) -> None:
+        self.api.pause(dag_id)
+
     def start_again(self) -> None:
         self.stack.start()
 

@@ -40,8 +40,11 @@ def test_each_tick_runs_once_in_one_of_them(
 
     def lose(dying: Deployment, survivor: Deployment) -> None:
         """Kill all of a deployment in the middle of a tick while the other one stands by."""
+        survivor.pause()  # whichever is quicker: the other one gets the next tick
         dying.hold()
+        dying.begin()
         ledger.wait_for_runner(dying)
+        survivor.begin()
         ledger.wait_for_waiter(survivor)
         survivor.run_something_else()
         killed_at = ledger.now()
@@ -63,7 +66,7 @@ def test_each_tick_runs_once_in_one_of_them(
     lose(full, survivor=second)
     wait_for_lines(progress().total() + share)
 
-    second.hold()  # or it would be through all that is left while the other one starts
+    second.pause()  # or it would be through all that is left while the other one starts
     full.start_again()
     lose(second, survivor=full)
     wait_until_through(full)  # by itself
