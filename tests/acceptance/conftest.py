@@ -6,7 +6,7 @@ import json
 import os
 import signal
 import uuid
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -134,6 +134,15 @@ class Meeting:
         except httpx.HTTPStatusError:
             return ""
 
+    def tell(self) -> str:
+        """All that is known of it, for whoever has to find out what went wrong."""
+        tries = self.api.tries(self.dag_id, self.run_id, "work")
+        lines = [f"== {self.dag_id} {self.run_id}", *map(str, tries), "-- attempts and refusals"]
+        lines += map(str, [*self.guard.history(self.job), *self.guard.refusals(self.job)])
+        for number in (one["try_number"] for one in tries):
+            lines += [f"-- log of try {number}", self.asked_for_log(number)]
+        return "\n".join(lines)
+
     def _has_worked_for(self, token: int) -> float:
         first, last = worked(self.folder).get(token, (0.0, 0.0))
         return last - first
@@ -145,6 +154,7 @@ class Meeting:
 class Meetings:
     def __init__(self, stack: Stack, guard: JobGuard, folder: Path) -> None:
         self._stack, self._guard, self._folder = stack, guard, folder
+        self._made: list[Meeting] = []
         with psycopg.connect(stack.warehouse_dsn, autocommit=True) as connection:
             connection.execute("CREATE TABLE IF NOT EXISTS effects (job text, run_key text, token bigint)")
 
@@ -157,12 +167,29 @@ class Meetings:
         folder = self._folder / job
         folder.mkdir()
         run_id = api.trigger_dag(dag_id, conf={"job": job, "folder": str(folder)})
-        return Meeting(self._stack, self._guard, dag_id, run_id, job, folder)
+        self._made.append(Meeting(self._stack, self._guard, dag_id, run_id, job, folder))
+        return self._made[-1]
+
+    def tell(self) -> str:
+        return "\n".join(meeting.tell() for meeting in self._made)
 
     def end(self) -> None:
         """Whoever is still at work may end."""
         for folder in self._folder.iterdir():
             (folder / "go").touch()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Servers and logs are gone after the tests: what they know of one that failed goes into its report."""
+    report = yield
+    meetings = getattr(item, "funcargs", {}).get("meetings")
+    if report.when == "call" and report.failed and meetings is not None:
+        try:
+            report.sections.append(("What Airflow and the ledger say", meetings.tell()))
+        except Exception as error:
+            report.sections.append(("What Airflow and the ledger say", f"can't be told: {error!r}"))
+    return report
 
 
 @pytest.fixture
