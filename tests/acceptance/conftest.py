@@ -74,6 +74,15 @@ class Meeting:
     def wait_for(self, *states: str) -> dict[str, Any]:
         return self.api.wait_for_task(self.dag_id, self.run_id, "work", states=states, timeout=PATIENCE)
 
+    def clear_ended(self) -> None:
+        """Clear the task once its run has ended.
+
+        Airflow puts only an ended run back to work, and a scheduler that is just ending it doesn't see the clear: the
+        run would have ended, with a task that nobody starts.
+        """
+        self.api.wait_for_run(self.dag_id, self.run_id, timeout=PATIENCE)
+        self.api.clear(self.dag_id, self.run_id, "work")
+
     def outcomes(self) -> list[str]:
         """Of all attempts, oldest first."""
         return [attempt.outcome for attempt in reversed(self.guard.history(self.job))]

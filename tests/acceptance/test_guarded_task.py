@@ -85,13 +85,15 @@ def test_a_task_cleared_after_its_success_runs_again_once(meetings: Meetings) ->
     case.wait_until_confirmed(1)
 
     case.stop_again()
-    case.api.clear(case.dag_id, case.run_id, "work")
+    case.clear_ended()
     assert case.note(2)["generation"] == 2
     case.go()
     eventually(lambda: case.outcomes() == ["success", "success"], timeout=PATIENCE)
     case.wait_for("success")
 
     assert [attempt.generation for attempt in case.guard.history(case.job)] == [2, 1]
+    assert case.tries() == ["success", "success"]
+    case.assert_in_order("success", "success")
 
 
 def test_a_success_that_airflow_never_saw_is_not_repeated_by_a_clear(meetings: Meetings) -> None:
@@ -101,14 +103,17 @@ def test_a_success_that_airflow_never_saw_is_not_repeated_by_a_clear(meetings: M
     case.go()
     eventually(lambda: case.outcomes() == ["success"], timeout=PATIENCE)
 
-    case.api.clear(case.dag_id, case.run_id, "work")
+    case.clear_ended()
     case.wait_for("success")
     assert case.finished() == ["1"], "the orphan had done it"
     case.wait_until_confirmed(2)
 
-    case.api.clear(case.dag_id, case.run_id, "work")
+    case.clear_ended()
     eventually(lambda: case.outcomes() == ["success", "success"], timeout=PATIENCE)
     assert case.finished() == ["1", "2"], "now that Airflow had shown it, it was asked to run again"
+    case.wait_for("success")
+    assert case.tries() == ["failed", "success", "success"]
+    case.assert_in_order("success", "success")
 
 
 def test_clearing_a_running_task_ends_its_work_before_the_next_begins(meetings: Meetings) -> None:
@@ -139,7 +144,8 @@ def test_sigterm_of_the_task_ends_a_command_that_ignores_it(meetings: Meetings) 
     assert not works(script)
     case.go()
     case.wait_for("success")
-    assert case.outcomes() == ["failed", "success"]
+    assert case.tries() == ["failed", "success"]
+    case.assert_in_order("failed", "success", effects=0)
 
 
 def test_a_lease_released_by_hand_stops_the_work(meetings: Meetings) -> None:
@@ -152,7 +158,8 @@ def test_a_lease_released_by_hand_stops_the_work(meetings: Meetings) -> None:
     case.go()
     case.wait_for("success")
 
-    assert case.outcomes() == ["released", "success"]
+    assert case.tries() == ["failed", "success"]
+    case.assert_in_order("released", "success", effects=0)
 
 
 def test_the_same_fire_time_is_one_tick_on_every_timetable(airflow_stack: Stack) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import signal
+import threading
 from collections.abc import Callable, Iterator
 from types import SimpleNamespace
 from typing import Any
@@ -12,11 +14,12 @@ from airflow.providers.common.compat.sdk import DAG, AirflowException
 from airflow.providers.standard.operators.bash import BashOperator
 
 from airflow_exclusive import ExclusivePythonOperator, exclusive
-from airflow_exclusive.airflow import connections
+from airflow_exclusive.airflow import connections, mixin
 from airflow_exclusive.core.errors import InvalidSetting
 from deploy.embedded.release import AIRFLOW_2
 from tests.support.airflow_line import AIRFLOW
 from tests.support.fakes import World, world
+from tests.support.waiting import eventually
 
 pytestmark = pytest.mark.skipif(
     AIRFLOW.release is AIRFLOW_2, reason="a task of Airflow 2 asks the database and not its supervisor"
@@ -107,6 +110,68 @@ def test_a_task_that_is_told_to_stop_while_it_asks_airflow_ends_without_asking_a
     assert line.asked == ["GetXCom"]
     assert admitting.statuses.finished == [("failed", "AirflowException: stopped by SIGTERM", 0.0)]
     assert admitting.locks.holder is None
+
+
+class TellingBash(BashOperator):
+    """As one that logs when it is told to stop, which takes a lock."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.log_lock, self.told = threading.Lock(), 0
+
+    def execute(self, context: Any) -> None:
+        with self.log_lock:
+            signal.raise_signal(signal.SIGTERM)
+        pytest.fail("it was told to stop, and went on")
+
+    def on_kill(self) -> None:
+        with self.log_lock:
+            self.told += 1
+
+
+class ToldTwice(TellingBash):
+    def execute(self, context: Any) -> None:
+        signal.raise_signal(signal.SIGTERM)
+
+    def on_kill(self) -> None:
+        super().on_kill()
+        os.kill(os.getpid(), signal.SIGTERM)
+
+
+def test_a_task_that_is_told_to_stop_while_it_logs_ends(
+    admitting: World, execute: Callable[[Any], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(mixin, "_ON_KILL_WITHIN", 0.1)
+    with DAG("any", schedule=None):
+        task = exclusive(TellingBash)(task_id="work", bash_command="true", do_xcom_push=False)
+    with pytest.raises(AirflowException, match="stopped by SIGTERM"):
+        execute(task)
+    eventually(lambda: task.told == 1)
+    assert admitting.locks.holder is None
+
+
+def test_a_task_that_is_told_once_more_while_it_stops_ends(admitting: World, execute: Callable[[Any], None]) -> None:
+    with DAG("any", schedule=None):
+        task = exclusive(ToldTwice)(task_id="work", bash_command="true", do_xcom_push=False)
+    with pytest.raises(AirflowException, match="stopped by SIGTERM"):
+        execute(task)
+    assert task.told == 1
+    assert admitting.locks.holder is None
+
+
+def test_what_an_operator_raises_when_it_is_told_to_stop_is_the_cause(
+    admitting: World, execute: Callable[[Any], None]
+) -> None:
+    class Failing(ToldTwice):
+        def on_kill(self) -> None:
+            raise ValueError("no such cluster")
+
+    with DAG("any", schedule=None):
+        task = exclusive(Failing)(task_id="work", bash_command="true", do_xcom_push=False)
+    with pytest.raises(AirflowException, match="stopped by SIGTERM") as raised:
+        execute(task)
+    assert isinstance(raised.value.__cause__, ValueError)
+    assert admitting.statuses.finished == [("failed", "AirflowException: stopped by SIGTERM", 0.0)]
 
 
 def test_a_task_that_is_told_to_stop_while_it_asks_for_its_connections_asks_nobody_for_admission(

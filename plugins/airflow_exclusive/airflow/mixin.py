@@ -22,6 +22,7 @@ from airflow_exclusive.airflow.handover import handed_over
 from airflow_exclusive.airflow.late_fields import LeaseInTemplate
 from airflow_exclusive.airflow.orphan import output_outlives_supervisor
 from airflow_exclusive.airflow.waiting import DEFAULT_INTERVAL, Waiter, WaitMode, chosen, trigger_arguments
+from airflow_exclusive.core.beside import done_beside
 from airflow_exclusive.core.errors import ExclusiveError, InvalidSetting, LeaseLost, NotAdmitted
 from airflow_exclusive.core.job import check_job_name, check_run_key
 from airflow_exclusive.core.settings import (
@@ -41,6 +42,8 @@ if TYPE_CHECKING:
 XCOM_KEY = "exclusive"
 _FOREVER = float("inf")
 _CHILDREN_END_WITHIN = 3.0
+_ON_KILL_WITHIN = 10.0
+"""Seconds for which the operator's own `on_kill` is waited for, when the interrupted code may stand in its way."""
 
 Seconds = float | timedelta | None
 
@@ -69,6 +72,7 @@ class ExclusiveMixin:
     wait_mode: WaitMode = "worker"
     wait_mode_left_out = True  # for the checks of DAGs, which also ask about other deployments
     _executing = False
+    _stopping = False
     _began = _FOREVER
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
@@ -202,18 +206,24 @@ class ExclusiveMixin:
         """SIGTERM: from the keeper when the lease is lost, or from Airflow. Either way the work really ends.
 
         Airflow's own handler returns to `execute`, which would go on; only raising here ends it. Nothing here may ask
-        Airflow for anything: the interrupted code may be in the middle of asking.
+        Airflow for anything, or log: the interrupted code may be in the middle of it, and have what that waits for.
         """
+        if not self._executing:
+            super().on_kill()  # type: ignore[misc]
+            return
+        if self._stopping:  # whoever ends a container tells the task as well as its supervisor, which tells it again
+            return
+        self._stopping = True
         lease = self.lease
         try:
-            super().on_kill()  # type: ignore[misc]
-        finally:
+            failed = done_beside(super().on_kill, within=_ON_KILL_WITHIN)  # type: ignore[misc]
             if lease is not None:
                 self._end_work(lease)
+        finally:
+            self._stopping = False
         if lease is not None and lease.lost and not lease.finished:
-            raise LeaseLost(f"stopped: {lease.lost}")
-        if self._executing:
-            raise AirflowException("stopped by SIGTERM")
+            raise LeaseLost(f"stopped: {lease.lost}") from failed
+        raise AirflowException("stopped by SIGTERM") from failed
 
     def _end_work(self, lease: Lease) -> None:
         """End what this attempt started: nothing of it may go on beside the next one."""
