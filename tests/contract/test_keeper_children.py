@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+import uuid
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -19,7 +20,7 @@ import pytest
 from airflow_exclusive.core.admission import Busy
 from airflow_exclusive.guard import JobGuard
 from airflow_exclusive.keeper.page import Entry, Page
-from airflow_exclusive.keeper.started import end_started
+from airflow_exclusive.keeper.started import end_started, started_by
 from airflow_exclusive.keeper.watched_job import WatchedJob
 from tests.support.children import CHECKOUT
 from tests.support.jobs import alive, freeze
@@ -223,3 +224,24 @@ def test_the_parents_death_is_seen_even_where_nothing_else_can_be(blind: None, p
 
 def test_ending_what_a_job_started_is_no_error_where_nothing_can_be_seen(blind: None) -> None:
     end_started("owner", within=0.1)
+
+
+TWO_STEPS = "trap : TERM; echo > {folder}/first; sleep 300; echo $$ > {folder}/second; exec sleep 300"
+"""A script that goes on to its next step when the first one is ended."""
+
+
+def test_the_next_step_of_what_is_ended_is_ended_too(tmp_path: Path) -> None:
+    owner = uuid.uuid4().hex
+    script = subprocess.Popen(
+        ["bash", "-c", TWO_STEPS.format(folder=tmp_path)],
+        env={**os.environ, "EXCLUSIVE_OWNER": owner},
+        start_new_session=True,
+    )
+    eventually((tmp_path / "first").exists)
+    eventually(lambda: len(list(started_by(owner))) == 2)
+
+    end_started(owner, within=2.0)
+
+    assert (tmp_path / "second").exists()
+    assert list(started_by(owner)) == []
+    script.wait()

@@ -21,6 +21,7 @@ import pytest
 import redis
 
 from airflow_exclusive import Admitted, JobGuard
+from airflow_exclusive.cli.run import latest_tick
 from airflow_exclusive.core.admission import Attempt
 from tests.support.waiting import eventually
 
@@ -267,6 +268,18 @@ def test_without_a_tick_every_run_is_its_own(cli: Cli) -> None:
     assert len({attempt.run_key for attempt in cli.attempts()}) == 2
 
 
+@pytest.mark.parametrize("asked", ["00:30", "01:29", "01:30", "05:00", "23:00"])
+def test_an_hour_that_comes_twice_is_one_tick(asked: str) -> None:
+    now = datetime.fromisoformat(f"2026-10-25T{asked}:00+00:00")
+    assert latest_tick("30 2 * * *", "Europe/Berlin", now) == "2026-10-25T00:30:00Z"
+
+
+@pytest.mark.parametrize(("asked", "tick"), [("00:31", "00:30"), ("01:31", "01:30"), ("02:31", "02:30")])
+def test_what_is_due_every_hour_is_due_in_both(asked: str, tick: str) -> None:
+    now = datetime.fromisoformat(f"2026-10-25T{asked}:00+00:00")
+    assert latest_tick("30 * * * *", "Europe/Berlin", now) == f"2026-10-25T{tick}:00Z"
+
+
 def test_the_tick_by_cron_is_the_last_due_time_in_its_time_zone(cli: Cli) -> None:
     cli("run", JOB, "--cron", "30 2 * * *", "--timezone", "Asia/Kolkata", "--", "true")  # no summer time: 21:00 UTC
     (attempt,) = cli.attempts()
@@ -405,6 +418,9 @@ def test_a_command_that_handles_its_signal_decides_on_the_status(cli: Cli) -> No
 STUBBORN = "trap '' TERM INT HUP; sleep 300 & echo $! > child; echo $$ > pid; while :; do sleep 0.1; done"
 
 
+SLOW = "echo $$ > pid; while [ ! -e go ]; do sleep 0.05; done"
+
+
 def test_a_lost_lease_ends_the_whole_group_even_if_it_ignores_sigterm(cli: Cli) -> None:
     process = cli.start_run("--ttl", "6", "--", "sh", "-c", STUBBORN)
     command, child = cli.pid("pid"), cli.pid("child")
@@ -432,6 +448,16 @@ def test_a_command_that_obeys_a_lost_lease_is_not_waited_for_any_longer(cli: Cli
 
     assert done.returncode == 74
     assert time.monotonic() - began < 1, "the grace before SIGKILL is for those who still run"
+
+
+def test_a_command_that_is_only_to_be_warned_counts_if_nobody_took_over(cli: Cli) -> None:
+    process = cli.start_run("--ttl", "3", "--max-run-time", "1", "--on-lease-lost", "warn", "--", "sh", "-c", SLOW)
+    cli.pid("pid")
+    eventually(lambda: cli.guard.status(JOB)[0].lapsed, timeout=30)
+    (cli.folder / "go").touch()
+
+    assert ended(process).returncode == 0
+    assert cli.outcomes() == ["success"]
 
 
 def test_past_its_run_time_the_command_is_ended(cli: Cli) -> None:

@@ -110,6 +110,19 @@ def test_a_claim_that_fails_gives_the_lock_back_and_admits_nobody(error: BaseExc
     assert asked.locks.holder is None
 
 
+def test_who_is_told_to_stop_while_it_asks_for_the_lock_leaves_none_behind() -> None:
+    asked = world(CLAIMED)
+
+    def stopped(_job_name: str, owner: str, *_: object) -> None:
+        asked.locks.holder = owner
+        raise KeyboardInterrupt
+
+    asked.locks.acquire = stopped  # type: ignore[method-assign, assignment]
+    with pytest.raises(KeyboardInterrupt):
+        admit(asked)
+    assert asked.locks.holder is None
+
+
 def test_a_keeper_that_cannot_start_gives_claim_and_lock_back() -> None:
     asked = world(CLAIMED)
     asked.keeper_fails = OSError("no more processes")

@@ -51,5 +51,11 @@ def test_a_manual_run_is_a_tick_of_its_own(run_type: str) -> None:
     assert run_key_of_dag_run(run_type, "manual__x", DUE) == "manual__x"
 
 
+@pytest.mark.parametrize("run_type", ["scheduled", "backfill"])
+def test_a_partition_is_one_tick_whatever_its_runs_are_called(run_type: str) -> None:
+    keys = {run_key_of_dag_run(run_type, f"{run_type}__2013-01-02__{n}", None, "2013-01-02") for n in range(2)}
+    assert keys == {"partition 2013-01-02"}
+
+
 def test_a_run_without_an_interval_goes_by_its_id() -> None:
     assert run_key_of_dag_run("scheduled", "scheduled__x", None) == "scheduled__x"

@@ -40,4 +40,5 @@ def default_run_key(context: Context) -> str:
     """The tick of the DAG run that the context belongs to."""
     run: Any = context["dag_run"]
     run_type = str(getattr(run.run_type, "value", run.run_type))  # an enum on 3.x, whose text isn't its value
-    return run_key_of_dag_run(run_type, run.run_id, getattr(run, "data_interval_end", None))
+    interval_end, partition = (getattr(run, name, None) for name in ("data_interval_end", "partition_key"))
+    return run_key_of_dag_run(run_type, run.run_id, interval_end, partition)

@@ -24,6 +24,8 @@ BUSY = 75
 LOST = 74
 _CANNOT_START = 126
 _NOT_FOUND = 127
+_HOUR = 1
+"""The place of the hour in a cron expression."""
 _FORWARDED = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
 
 
@@ -38,7 +40,11 @@ def latest_tick(cron: str, timezone: str, now: datetime | None = None) -> str:
     try:
         # `get_prev` is strictly before: a microsecond later, so that a due time counts from its first moment.
         moment = (now or datetime.now(zone)).astimezone(zone).replace(microsecond=1)
-        return tick_key(croniter(cron, moment).get_prev(datetime))
+        expression = croniter(cron, moment)
+        due = expression.get_prev(datetime)
+        if expression.expanded[_HOUR] != ["*"]:
+            due = due.replace(fold=0)  # an hour that comes twice in autumn is one tick, as for cron itself
+        return tick_key(due)
     except ValueError as error:
         raise InvalidSetting("--cron", cron, f"is no cron expression ({error}); e.g. '0 2 * * *'") from error
 
@@ -66,7 +72,7 @@ def run_guarded(
         status = _NOT_FOUND if isinstance(cause, FileNotFoundError) else _CANNOT_START
         error = f"can't start {command[0]!r}: {cause.strerror}"
         _say(error)
-    why = lease.lost
+    why = lease.lost if _stops(lease) else None
     if why:
         error = f"the lease was lost: {why}"
     try:
@@ -81,7 +87,7 @@ def _run(lease: Lease, command: Sequence[str]) -> int:
     process = subprocess.Popen(command, env={**os.environ, **lease.environment}, start_new_session=True)
     with _signals_forwarded(process, lease):
         status = process.wait()
-    if lease.lost:
+    if lease.lost and _stops(lease):
         _kill_group(process)  # the next runner must be alone
     return 128 - status if status < 0 else status
 
@@ -91,7 +97,7 @@ def _signals_forwarded(process: subprocess.Popen[bytes], lease: Lease) -> Iterat
     def forward(number: int, _: FrameType | None) -> None:
         with suppress(ProcessLookupError):
             os.killpg(process.pid, number)
-        if lease.lost:
+        if lease.lost and _stops(lease):
             # The keeper kills us after the grace; the command must be gone a little sooner.
             timer = threading.Timer(_grace(lease), _kill_group, [process])
             timer.daemon = True  # once the command has ended there is nothing left to wait for
@@ -103,6 +109,11 @@ def _signals_forwarded(process: subprocess.Popen[bytes], lease: Lease) -> Iterat
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def _stops(lease: Lease) -> bool:
+    """Otherwise the command goes on without its lease, and its result counts unless somebody else has taken over."""
+    return lease.settings.on_lease_lost == "stop"
 
 
 def _grace(lease: Lease) -> float:

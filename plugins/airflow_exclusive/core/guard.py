@@ -183,6 +183,9 @@ class Guard:
                 raise
             log.warning("the lock server doesn't answer; Postgres decides alone (on_redis_down='postgres')")
             lock = None
+        except BaseException:  # told to stop, perhaps when the lock was set and only the reply not read
+            self._unlock(request.job_name, request.owner)
+            raise
         if lock and not lock.mine:
             seen = self.statuses.look(request)
             if isinstance(seen, (Busy, AlreadyDone)):

@@ -20,12 +20,17 @@ def tick_key(due: datetime) -> str:
     return due.astimezone(timezone.utc).isoformat().replace("+00:00", "Z")
 
 
-def run_key_of_dag_run(run_type: str, run_id: str, data_interval_end: datetime | None) -> str:
+def run_key_of_dag_run(
+    run_type: str, run_id: str, data_interval_end: datetime | None, partition_key: str | None = None
+) -> str:
     """The run_key of an Airflow DAG run.
 
     Scheduled and backfill runs go by their fire time, which is the end of the data interval for every timetable of
-    both Airflow majors (`logical_date` is its start for some and its end for others). Any other run is its own tick.
+    both Airflow majors (`logical_date` is its start for some and its end for others). Those of a timetable of
+    partitions have no interval and go by the partition. Any other run is its own tick.
     """
-    if str(run_type) in _SCHEDULED and data_interval_end is not None:
+    if str(run_type) not in _SCHEDULED:
+        return run_id
+    if data_interval_end is not None:
         return tick_key(data_interval_end)
-    return run_id
+    return f"partition {partition_key}" if partition_key else run_id

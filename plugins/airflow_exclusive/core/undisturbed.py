@@ -1,4 +1,4 @@
-"""What must not be left half done, when the process is told to end in the middle of it."""
+"""What must not be left half done, when the process is told to end or its time is over in the middle of it."""
 
 from __future__ import annotations
 
@@ -8,12 +8,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-_HELD_BACK = (signal.SIGTERM, signal.SIGINT)
+_HELD_BACK = (signal.SIGTERM, signal.SIGINT, signal.SIGALRM)
+"""SIGALRM: Airflow's execution_timeout."""
 
 
 @contextmanager
 def undisturbed() -> Iterator[None]:
-    """Hold SIGTERM and SIGINT back until the block has ended: then their handlers are called, and may raise.
+    """Hold these signals back until the block has ended: then their handlers are called, and may raise.
 
     Handlers run in the main thread, so in others there is nothing to hold back.
     """

@@ -56,30 +56,41 @@ def forked_since(moment: float) -> Iterator[psutil.Process]:
 
 
 def end_started(owner: str, *, since: float = float("inf"), within: float) -> None:
-    """Ask to end those programs, and what the caller has forked since; kill who hasn't ended after `within` seconds."""
+    """Ask to end those programs, and what the caller has forked since; kill who works on after `within` seconds.
+
+    Whoever is ended may have begun something in answer, and a script whose step is ended begins the next one: they are
+    looked for until there are none.
+    """
     import psutil
 
-    found: set[psutil.Process] = set()
-    finds: list[Callable[[], Iterator[psutil.Process]]] = [lambda: started_by(owner), lambda: forked_since(since)]
-    for find in finds:
-        with suppress(Exception):  # without /proc psutil fails as it likes
-            found.update(find())
-    for process in found:
+    def found() -> set[psutil.Process]:
+        seen: set[psutil.Process] = set()
+        finds: list[Callable[[], Iterator[psutil.Process]]] = [lambda: started_by(owner), lambda: forked_since(since)]
+        for find in finds:
+            with suppress(Exception):  # without /proc psutil fails as it likes
+                seen.update(process for process in find() if works(process))
+        return seen
+
+    asked = found()
+    for process in asked:
         with suppress(psutil.Error):
             process.terminate()
-    for process in still_working(found, within):
-        with suppress(psutil.Error):  # it ended by itself
-            process.kill()
-    still_working(found, within)
+    still_working(asked, within)
+    give_up_at = time.monotonic() + within
+    while (left := found()) and time.monotonic() < give_up_at:
+        for process in left:
+            with suppress(psutil.Error):  # it ended by itself
+                process.kill()
+        still_working(left, give_up_at - time.monotonic())
 
 
 def still_working(processes: Iterable[psutil.Process], within: float) -> list[psutil.Process]:
     """Those that haven't ended after `within` seconds. A zombie has: it only waits to be counted."""
     give_up_at = time.monotonic() + within
-    left = [process for process in processes if _works(process)]
+    left = [process for process in processes if works(process)]
     while left and time.monotonic() < give_up_at:
         time.sleep(_LOOK_EVERY)
-        left = [process for process in left if _works(process)]
+        left = [process for process in left if works(process)]
     return left
 
 
@@ -103,7 +114,7 @@ def _mapped_files(pid: str) -> Iterator[tuple[tuple[str, str], str]]:
                 yield (device, inode), name[0]
 
 
-def _works(process: psutil.Process) -> bool:
+def works(process: psutil.Process) -> bool:
     import psutil
 
     try:

@@ -11,7 +11,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from airflow_exclusive.keeper.started import sharing, started_by, still_working
+from airflow_exclusive.keeper.started import sharing, started_by, still_working, works
 
 if TYPE_CHECKING:
     import psutil
@@ -57,18 +57,21 @@ class WatchedJob:
 
         A process in an uninterruptible system call dies only after it: until then it may still write.
         """
-        victims = set(self._started())
-        if not self.dead:
-            with suppress(ProcessLookupError):
-                os.kill(self.pid, signal.SIGKILL)
-        for process in victims:
-            with suppress(Exception):  # it ended by itself, or has become somebody else's
-                process.kill()
         give_up_at = time.monotonic() + within
-        left = still_working(victims, within)
-        while not self.dead and time.monotonic() < give_up_at:
-            time.sleep(_LOOK_EVERY)
-        return self.dead and not left
+        while True:
+            victims = {process for process in self._started() if works(process)}
+            if self.dead and not victims:  # nor has any of them begun another one before it was killed
+                return True
+            if not self.dead:
+                with suppress(ProcessLookupError):
+                    os.kill(self.pid, signal.SIGKILL)
+            for process in victims:
+                with suppress(Exception):  # it ended by itself, or has become somebody else's
+                    process.kill()
+            if still_working(victims, give_up_at - time.monotonic()) or time.monotonic() > give_up_at:
+                return False
+            if not self.dead:
+                time.sleep(_LOOK_EVERY)
 
     def _started(self) -> Iterator[psutil.Process]:
         for find in (self._children, lambda: started_by(self._owner), lambda: sharing(self._page)):

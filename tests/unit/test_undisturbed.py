@@ -1,0 +1,45 @@
+"""What comes while something is being closed waits for its end."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+
+from airflow_exclusive.core.undisturbed import undisturbed
+
+
+class Told(Exception):
+    pass
+
+
+@contextmanager
+def raising(number: int) -> Iterator[None]:
+    def tell(*_: object) -> None:
+        raise Told
+
+    before = signal.signal(number, tell)
+    try:
+        yield
+    finally:
+        signal.signal(number, before)
+
+
+def closed_while_told(number: int, closed: list[bool]) -> None:
+    with undisturbed():
+        signal.raise_signal(number)
+        signal.raise_signal(number)
+        closed.append(True)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGALRM])
+def test_a_signal_is_told_at_the_end_and_once(number: int) -> None:
+    closed: list[bool] = []
+    with raising(number):
+        with pytest.raises(Told):
+            closed_while_told(number, closed)
+        with pytest.raises(Told):
+            signal.raise_signal(number)
+    assert closed
