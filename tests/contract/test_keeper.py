@@ -362,14 +362,32 @@ def test_a_job_past_its_max_run_time_is_stopped(job: Any, guard: JobGuard) -> No
     assert "past its max_run_time" in str(attempt.error)
 
 
-def test_a_fixed_lease_ends_though_the_job_has_not(job: Any, guard: JobGuard) -> None:
-    runner = job(ttl=2, renew=False, on_lease_lost="raise")
+def held_for(connection: psycopg.Connection) -> float:
+    """Seconds since the attempt began, by the database's clock."""
+    query = "SELECT extract(epoch FROM clock_timestamp() - started_at)::float FROM exclusive.scheduled_job_status"
+    row = connection.execute(query).fetchone()
+    assert row is not None
+    return float(row[0])
+
+
+def test_a_fixed_lease_ends_though_the_job_has_not(job: Any, guard: JobGuard, connection: psycopg.Connection) -> None:
+    runner = job(ttl=TTL, renew=False, on_lease_lost="raise")
     assert runner.tell("check") == "held"
     said = eventually(lambda: (answer := runner.tell("check")) != "held" and answer)
+    assert 0.5 * TTL < held_for(connection) < TTL
     assert "its fixed time is over" in said
     assert heartbeat(guard) == 0
     assert isinstance(guard.admit(JOB, run_key=TICK), Busy)
     take_over(guard).finish()
+
+
+def test_a_job_that_works_past_its_fixed_lease_is_dead_before_another_may_run(
+    job: Any, connection: psycopg.Connection
+) -> None:
+    runner = job(ttl=TTL, renew=False, on_lease_lost="stop")
+    runner.tell("ignore_sigterm")
+    assert runner.ended() == -signal.SIGKILL
+    assert 0.7 * TTL < held_for(connection) < TTL
 
 
 # Redis fails
