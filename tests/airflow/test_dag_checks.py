@@ -41,7 +41,14 @@ def dag(dag_id: str = "one", **settings: Any) -> DAG:
 @pytest.mark.parametrize(
     ("settings", "says"),
     [
-        ({"renew": False, "lock_ttl": 30, "execution_timeout": MINUTE}, "its lease ends after 30 s"),
+        (
+            {"renew": False, "lock_ttl": 30, "execution_timeout": MINUTE},
+            "its lease of 30 s (renew=False) leaves it 21 s",
+        ),
+        (
+            {"renew": False, "lock_ttl": 60, "execution_timeout": MINUTE},
+            "its lease of 60 s (renew=False) leaves it 48 s",
+        ),
         ({"max_run_time": 90, "execution_timeout": MINUTE}, "max_run_time is 90 s"),
         ({"on_busy": "wait", "execution_timeout": MINUTE}, "may wait for longer than its execution_timeout of 60 s"),
     ],
@@ -202,7 +209,7 @@ def test_mapped_tasks_are_looked_at_as_what_they_will_be(make: Callable[[], Any]
     before = [(task, task.upstream_task_ids) for task in made.tasks]
     (found,) = findings_of([made])
     assert (found.level, found.subject) == ("warning", "one.work")
-    assert "its lease ends after 30 s" in found.text
+    assert "its lease of 30 s" in found.text
     assert [(task, task.upstream_task_ids) for task in made.tasks] == before
 
 

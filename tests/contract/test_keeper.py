@@ -123,6 +123,7 @@ def test_c_code_that_holds_the_gil_past_the_ttl_does_not_lose_the_lease(job: Any
     runner = job(ttl=1.5)
     assert runner.tell("hold_the_gil", seconds=1.8, timeout=60) > 1.8
     assert runner.tell("check") == "held"
+    assert runner.tell("keeper") == runner.keeper
     assert runner.tell("finish") == "success"
     assert outcomes(guard) == ["success"]
 
@@ -133,6 +134,34 @@ def test_a_killed_keeper_is_replaced_and_the_lease_goes_on(job: Any, guard: JobG
     eventually(lambda: runner.tell("keeper") != runner.keeper)
     eventually(lambda: heartbeat(guard) > 1.2 * TTL)
     assert runner.tell("finish") == "success"
+
+
+def test_a_frozen_keeper_is_replaced_and_the_lease_goes_on(job: Any, guard: JobGuard) -> None:
+    runner = job(ttl=2 * TTL, on_lease_lost="stop")
+    eventually(lambda: heartbeat(guard) > 0)
+    freeze(runner.keeper)
+    eventually(lambda: runner.tell("keeper") != runner.keeper)
+    assert not alive(runner.keeper)
+    assert isinstance(guard.admit(JOB, run_key=TICK), Busy)
+    eventually(lambda: heartbeat(guard) > 1.2 * 2 * TTL)
+    assert runner.tell("check") == "held"
+    assert runner.tell("finish") == "success"
+    assert outcomes(guard) == ["success"]
+
+
+def test_a_node_that_stood_still_for_a_moment_keeps_its_keeper(job: Any, guard: JobGuard) -> None:
+    """The job's own delay must not look like the keeper's."""
+    runner = job(ttl=2 * TTL)
+    eventually(lambda: heartbeat(guard) > 0)
+    freeze(runner.keeper, runner.pid)
+    assert stays(lambda: runner.process.poll() is None, 0.3 * 2 * TTL)
+    thaw(runner.pid)
+    assert runner.tell("check") == "held"
+    thaw(runner.keeper)
+    before = heartbeat(guard)
+    eventually(lambda: heartbeat(guard) > before)
+    assert runner.tell("keeper") == runner.keeper
+    assert runner.tell("check") == "held"
 
 
 def test_a_job_without_standard_error_gives_its_keeper_nothing_to_write_into(redis_url: str, database: str) -> None:
@@ -297,6 +326,15 @@ def test_a_released_job_is_stopped_and_killed_if_it_does_not_listen(job: Any, gu
     assert outcomes(guard) == ["released"]
 
 
+def test_a_released_job_is_killed_though_its_keeper_freezes_after_telling_it(job: Any, guard: JobGuard) -> None:
+    runner = job(on_lease_lost="stop", ttl=2 * TTL)
+    runner.tell("ignore_sigterm")
+    guard.release(JOB, reason="node-a burns")
+    eventually(lambda: runner.tell("check") != "held")
+    freeze(runner.keeper)
+    assert runner.ended() == -signal.SIGKILL
+
+
 def test_a_released_job_that_wants_to_know_is_told(job: Any, guard: JobGuard) -> None:
     runner = job(on_lease_lost="raise")
     guard.release(JOB, reason="node-a burns")
@@ -324,14 +362,32 @@ def test_a_job_past_its_max_run_time_is_stopped(job: Any, guard: JobGuard) -> No
     assert "past its max_run_time" in str(attempt.error)
 
 
-def test_a_fixed_lease_ends_though_the_job_has_not(job: Any, guard: JobGuard) -> None:
-    runner = job(ttl=2, renew=False, on_lease_lost="raise")
+def held_for(connection: psycopg.Connection) -> float:
+    """Seconds since the attempt began, by the database's clock."""
+    query = "SELECT extract(epoch FROM clock_timestamp() - started_at)::float FROM exclusive.scheduled_job_status"
+    row = connection.execute(query).fetchone()
+    assert row is not None
+    return float(row[0])
+
+
+def test_a_fixed_lease_ends_though_the_job_has_not(job: Any, guard: JobGuard, connection: psycopg.Connection) -> None:
+    runner = job(ttl=TTL, renew=False, on_lease_lost="raise")
     assert runner.tell("check") == "held"
     said = eventually(lambda: (answer := runner.tell("check")) != "held" and answer)
+    assert 0.5 * TTL < held_for(connection) < TTL
     assert "its fixed time is over" in said
     assert heartbeat(guard) == 0
     assert isinstance(guard.admit(JOB, run_key=TICK), Busy)
     take_over(guard).finish()
+
+
+def test_a_job_that_works_past_its_fixed_lease_is_dead_before_another_may_run(
+    job: Any, connection: psycopg.Connection
+) -> None:
+    runner = job(ttl=TTL, renew=False, on_lease_lost="stop")
+    runner.tell("ignore_sigterm")
+    assert runner.ended() == -signal.SIGKILL
+    assert 0.7 * TTL < held_for(connection) < TTL
 
 
 # Redis fails

@@ -57,6 +57,31 @@ def test_a_loss_leaves_the_grace_to_stop_in_good_order(confirmed: float, ttl: fl
     assert window.grace == pytest.approx(0.2 * ttl)
 
 
+@given(TIMES, TTLS)
+def test_a_fixed_lease_is_used_until_the_grace_before_its_end(confirmed: float, ttl: float) -> None:
+    window = TrustWindow(ttl, confirmed, renew=False)
+    assert window.kill_at == window.deadline == TrustWindow(ttl, confirmed).deadline
+    assert window.stop_at == pytest.approx(window.kill_at - window.grace, abs=1e-3)
+    assert window.grace == pytest.approx(min(0.2 * ttl, 6))
+    told = TrustWindow(ttl, confirmed, renew=False, lost=window.stop_at)
+    assert told.kill_at == pytest.approx(window.kill_at, abs=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("ttl", "second", "action"),
+    [
+        (30, 20.9, Action.WAIT),
+        (30, 21, Action.STOP),
+        (300, 263, Action.WAIT),
+        (300, 264, Action.STOP),
+        (300, 269, Action.STOP),
+        (300, 270, Action.KILL),
+    ],
+)
+def test_when_a_fixed_lease_ends(ttl: float, second: float, action: Action) -> None:
+    assert TrustWindow(ttl, 0, renew=False).action(second) is action
+
+
 @given(windows(), st.floats(0, 3), st.floats(0, 0.999))
 def test_no_change_comes_before_the_next_change(window: TrustWindow, part: float, between: float) -> None:
     now = window.confirmed + part * window.ttl

@@ -21,6 +21,7 @@ from airflow_exclusive.airflow.mixin import ExclusiveMixin
 from airflow_exclusive.airflow.sensors import JobAdmissionSensor, JobStatusSensor
 from airflow_exclusive.core.errors import InvalidSetting
 from airflow_exclusive.core.findings import Finding
+from airflow_exclusive.core.timing import TrustWindow
 
 _SENSORS = (JobAdmissionSensor, JobStatusSensor)
 _POKES = "it pokes in the worker, and the SequentialExecutor's scheduler stops"
@@ -111,11 +112,13 @@ def _of_lengths(task: Any, wait_mode: str, sequential: bool) -> Iterator[Finding
     if task.execution_timeout is None:
         return
     longest = task.execution_timeout.total_seconds()
-    if not settings.renew and settings.seconds < longest:
+    fixed = TrustWindow(settings.seconds, confirmed=0.0, renew=False).stop_at
+    if not settings.renew and fixed < longest:
         yield _warning(
             task,
-            f"its lease ends after {settings.seconds:g} s (renew=False), but execution_timeout is {longest:g} s",
-            "make lock_ttl longer than execution_timeout, or leave renew out",
+            f"its lease of {settings.seconds:g} s (renew=False) leaves it {fixed:g} s, "
+            f"but execution_timeout is {longest:g} s",
+            "make lock_ttl longer, or leave renew out",
         )
     if settings.max_run_time is not None and settings.max_run_time > longest:
         yield _warning(

@@ -19,6 +19,7 @@ from airflow_exclusive.core.guard import Guard
 from airflow_exclusive.core.lease import Lease
 from airflow_exclusive.core.settings import LeaseSettings
 from airflow_exclusive.core.ticks import tick_key
+from airflow_exclusive.core.timing import TrustWindow
 
 BUSY = 75
 LOST = 74
@@ -117,7 +118,8 @@ def _stops(lease: Lease) -> bool:
 
 
 def _grace(lease: Lease) -> float:
-    return 0.15 * lease.settings.seconds
+    settings = lease.settings
+    return 0.75 * TrustWindow(settings.seconds, confirmed=0.0, renew=settings.renew).grace
 
 
 def _kill_group(process: subprocess.Popen[bytes]) -> None:

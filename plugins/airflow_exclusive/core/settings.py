@@ -41,7 +41,8 @@ class LeaseSettings:
 
     ttl: how long the stores believe in a runner that says nothing; it is renewed at a third of it. A dead node is
         replaced within this time. Left out: 30 s, or with `renew=False` 3 x `expected_duration`, or 300 s.
-    renew: False gives the tutorial's fixed lease, which ends after `ttl` whether or not the job has.
+    renew: False gives the tutorial's fixed lease: nobody else is admitted for `ttl`, whether or not the job has ended.
+        Of that the job has 0.9 ttl less the grace in which it is stopped, a fifth of ttl but at most 6 s.
     max_run_time: after this time the lease isn't renewed any more and the loss policy acts.
     hold_at_least: keep others out for this long after the start, even if the job is done sooner.
     on_lease_lost: "stop" ends the work before the lease can lapse, "raise" at the next `lease.ensure_held()`,

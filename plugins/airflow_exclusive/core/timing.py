@@ -6,6 +6,8 @@ runner must have stopped by then, so it stops believing a margin earlier, and st
     s            s+ttl/3           s+0.7 ttl          s+0.9 ttl   s+ttl
     |--- trust ----|--- retrying -----|--- stopping -----|- margin -|  others may take over
       next renewal due           SIGTERM             SIGKILL
+
+A fixed lease, that nobody renews, needs no time for retrying: it is trusted as long, and its grace is at most 6 s.
 """
 
 from __future__ import annotations
@@ -15,7 +17,8 @@ from enum import Enum
 
 _RENEW_AT = 1 / 3
 _RETRY_EVERY = 1 / 15
-_STOP_AT = 0.7
+_GRACE = 0.2
+_FIXED_GRACE_AT_MOST = 6.0
 _LAST_CALL = 0.8
 _KILL_AT = 0.9
 
@@ -43,7 +46,8 @@ class TrustWindow:
     @property
     def grace(self) -> float:
         """Seconds between SIGTERM and SIGKILL."""
-        return (_KILL_AT - _STOP_AT) * self.ttl
+        grace = _GRACE * self.ttl
+        return grace if self.renew else min(grace, _FIXED_GRACE_AT_MOST)
 
     @property
     def retry_every(self) -> float:
@@ -55,7 +59,7 @@ class TrustWindow:
 
     @property
     def stop_at(self) -> float:
-        window_end = self.confirmed + _STOP_AT * self.ttl
+        window_end = self.confirmed + _KILL_AT * self.ttl - self.grace
         return window_end if self.lost is None else min(self.lost, window_end)
 
     @property

@@ -1,4 +1,4 @@
-"""The job's side of the keeper: start it, ask it, replace it if it dies, stop it."""
+"""The job's side of the keeper: start it, ask it, replace it if it dies or hangs, stop it."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import subprocess
 import sys
 import threading
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from airflow_exclusive.core.admission import Claim
@@ -27,7 +27,11 @@ _BOOT = (
 )
 _PACKAGE_FOLDER = str(Path(__file__).resolve().parents[2])
 _STOP_WITHIN = 3.0
-_RESTART_PAUSE = 0.2
+_DIES_WITHIN = 1.0
+_STARTS_WITHIN = 10.0
+_HUNG_AFTER = 0.2
+"""Part of the ttl: three times what a keeper sleeps at most, and early enough for another one to renew in time."""
+_HUNG_AFTER_AT_LEAST = 1.0
 
 
 @dataclass(frozen=True)
@@ -64,7 +68,7 @@ class KeeperHandle:
         self._stopping = threading.Event()
         self._replacing = threading.Lock()
         self._process = self._spawn()
-        threading.Thread(target=self._replace_when_dead, name="exclusive-keeper-monitor", daemon=True).start()
+        threading.Thread(target=self._watch, name="exclusive-keeper-monitor", daemon=True).start()
 
     @property
     def pid(self) -> int:
@@ -111,20 +115,46 @@ class KeeperHandle:
         process.stdin.flush()
         return process
 
-    def _replace_when_dead(self) -> None:
-        while True:
-            process = self._process
-            status = process.wait()
-            if self._stopping.wait(_RESTART_PAUSE):
-                return
+    def _watch(self) -> None:
+        """Replace a keeper that died, or hangs: what it knew is on the page.
+
+        Its silence is counted in looks, not by a clock: who was held up, by C code or with the whole node, sees it late
+        but has no reason to find it hung.
+        """
+        look_every = min(max(0.2, self._order.ttl / 15), 1.0)
+        turns, silent = 0, 0.0
+        while not self._stopping.wait(look_every):
             with self._replacing:
                 if self._stopping.is_set():
                     return
                 entry = self._page.read()
-                if entry.lost is not None or self.trusted_for <= 0:
+                silent = silent + look_every if entry.turns == turns else 0.0
+                turns = entry.turns
+                dead = self._process.poll() is not None
+                if not dead and silent < self._patience(entry):
+                    continue
+                if (entry.lost is not None or self.trusted_for <= 0) and self._order.on_lease_lost != "stop":
                     return
-                log.warning("the keeper of %s died with status %s; starting another", self._order.job_name, status)
-                self._page.write(Entry(confirmed=entry.confirmed))
-                with suppress(OSError):
-                    process.stdin.close()  # type: ignore[union-attr]
-                self._process = self._spawn()
+                self._replace(entry)
+                turns, silent = 0, 0.0
+
+    def _patience(self, entry: Entry) -> float:
+        """Seconds that a keeper may give no sign of life."""
+        return max(_HUNG_AFTER * self._order.ttl, _HUNG_AFTER_AT_LEAST if entry.ready else _STARTS_WITHIN)
+
+    def _replace(self, entry: Entry) -> None:
+        old = self._process
+        status = old.poll()
+        what = "hangs" if status is None else f"died with status {status}"
+        log.warning("the keeper of %s %s; starting another", self._order.job_name, what)
+        old.kill()  # also one that is stopped
+        with suppress(subprocess.TimeoutExpired):
+            old.wait(_DIES_WITHIN)
+        self._page.write(replace(entry, turns=0))
+        try:
+            self._process = self._spawn()
+        except OSError as error:
+            log.warning("can't start another keeper of %s, trying again: %s", self._order.job_name, error)
+            return
+        with suppress(OSError):
+            old.stdin.close()  # type: ignore[union-attr]

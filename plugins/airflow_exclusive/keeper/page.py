@@ -10,7 +10,7 @@ import tempfile
 import zlib
 from dataclasses import dataclass
 
-_LAYOUT = struct.Struct("=dd?480s")
+_LAYOUT = struct.Struct("=ddQ480s")
 _CHECKSUM = struct.Struct("=I")
 _COPY = _LAYOUT.size + _CHECKSUM.size
 _AFTER_STANDARD_STREAMS = 3
@@ -18,12 +18,17 @@ _AFTER_STANDARD_STREAMS = 3
 
 @dataclass(frozen=True)
 class Entry:
-    """`confirmed` and `lost` as in `TrustWindow`; `ready`: the keeper is up and may be renewing."""
+    """`confirmed` and `lost` as in `TrustWindow`; `turns`: how many its loop has made, the keeper's sign of life."""
 
     confirmed: float
     lost: float | None = None
-    ready: bool = False
+    turns: int = 0
     reason: str = ""
+
+    @property
+    def ready(self) -> bool:
+        """The keeper is up and may be renewing."""
+        return self.turns > 0
 
 
 class Page:
@@ -48,7 +53,7 @@ class Page:
 
     def write(self, entry: Entry) -> None:
         reason = entry.reason.encode(errors="replace")[:480]
-        packed = _LAYOUT.pack(entry.confirmed, entry.lost or 0.0, entry.ready, reason)
+        packed = _LAYOUT.pack(entry.confirmed, entry.lost or 0.0, entry.turns, reason)
         packed += _CHECKSUM.pack(zlib.crc32(packed))
         # Two copies, one after the other: whenever the writer is stopped or killed, one of them is whole.
         self._memory[:_COPY] = packed
@@ -59,5 +64,5 @@ class Page:
             for start in (0, _COPY):
                 packed = self._memory[start : start + _COPY]
                 if zlib.crc32(packed[: _LAYOUT.size]) == _CHECKSUM.unpack_from(packed, _LAYOUT.size)[0]:
-                    confirmed, lost, ready, reason = _LAYOUT.unpack_from(packed)
-                    return Entry(confirmed, lost or None, ready, reason.rstrip(b"\0").decode(errors="replace"))
+                    confirmed, lost, turns, reason = _LAYOUT.unpack_from(packed)
+                    return Entry(confirmed, lost or None, turns, reason.rstrip(b"\0").decode(errors="replace"))

@@ -12,13 +12,13 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
 from datetime import datetime, timezone
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from airflow_exclusive.core.errors import ExclusiveError
 from airflow_exclusive.core.timing import Action, TrustWindow
 from airflow_exclusive.keeper.gate import Gate
 from airflow_exclusive.keeper.order import Order
-from airflow_exclusive.keeper.page import Entry, Page
+from airflow_exclusive.keeper.page import Page
 from airflow_exclusive.keeper.renewal import Renewal, Renewed
 from airflow_exclusive.keeper.watched_job import WatchedJob
 from airflow_exclusive.node import clock
@@ -42,7 +42,8 @@ def main() -> NoReturn:
 class KeeperProcess:
     def __init__(self, order: Order, page: Page, job: WatchedJob) -> None:
         self.order, self.page, self.job = order, page, job
-        self.window = TrustWindow(order.ttl, page.read().confirmed, order.renew)
+        self._entry = page.read()
+        self.window = TrustWindow(order.ttl, self._entry.confirmed, order.renew, self._entry.lost)
         self._results: queue.SimpleQueue[Renewed] = queue.SimpleQueue()
         self._wake_read, self._wake_write = os.pipe()
         self._retry_at = 0.0
@@ -54,8 +55,8 @@ class KeeperProcess:
         self._gate = Renewal(self._make_gate_beat, lambda _: None, patience=order.ttl / 4)
 
     def run(self) -> None:
-        self.page.write(replace(self.page.read(), ready=True))
         while True:
+            self._write(turns=self._entry.turns + 1)
             self._sleep()
             if self._told_to_stop():
                 self._gate.wait(_STOP_WAITS)  # a renewal that came after the release would lock the job again
@@ -83,7 +84,7 @@ class KeeperProcess:
             return False
         if action is Action.KILL:
             self._say(f"killing the job (pid {self.job.pid}): it hasn't stopped")
-            self._close_for_dead_job(f"killed by its keeper: {self.page.read().reason}")
+            self._close_for_dead_job(f"killed by its keeper: {self._entry.reason}")
             return False
         if not self._terminated:
             self._terminated = True
@@ -115,7 +116,7 @@ class KeeperProcess:
                     self._say("the lease is renewed again")
                 self._excuse = ""
                 self.window = replace(self.window, confirmed=max(self.window.confirmed, result.sent_at))
-                self.page.write(Entry(self.window.confirmed, ready=True))
+                self._write(confirmed=self.window.confirmed)
                 self._gate.begin()
             elif result.kept is False:
                 if not self._told_to_stop():
@@ -126,12 +127,16 @@ class KeeperProcess:
 
     def _lose(self, reason: str) -> None:
         self.window = replace(self.window, lost=clock())
-        self.page.write(Entry(self.window.confirmed, self.window.lost, ready=True, reason=reason))
+        self._write(lost=self.window.lost, reason=reason)
         self._say(f"the lease is lost: {reason}")
+
+    def _write(self, **changes: Any) -> None:
+        self._entry = replace(self._entry, **changes)
+        self.page.write(self._entry)
 
     def _cause_of_death(self) -> str:
         if self.window.lost is not None:
-            return f"stopped by its keeper: {self.page.read().reason}"
+            return f"stopped by its keeper: {self._entry.reason}"
         return "the job's process died without finishing (killed, out of memory or crashed)"
 
     def _close_for_dead_job(self, error: str) -> None:
