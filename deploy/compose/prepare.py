@@ -78,7 +78,8 @@ def _install(dsn: str, runtime: str, privileges: Mapping[str, str], *, status: b
     upgrade(dsn, status=status)
     role = sql.Identifier(runtime)
     with psycopg.connect(dsn) as conn:
-        conn.execute(sql.SQL("GRANT USAGE ON SCHEMA exclusive TO {}").format(role))
+        for granted in ("USAGE ON SCHEMA", "EXECUTE ON ALL FUNCTIONS IN SCHEMA"):
+            conn.execute(sql.SQL("GRANT {} exclusive TO {}").format(sql.SQL(granted), role))
         for table, granted in privileges.items():
             target = sql.Identifier("exclusive", table)
             conn.execute(sql.SQL("GRANT {} ON {} TO {}").format(sql.SQL(granted), target, role))

@@ -83,14 +83,21 @@ KINDS: dict[str, Callable[[str], Any]] = {
 }
 
 
-@pytest.fixture(scope="module")
-def effects_database(postgres_server: PostgresServer) -> Iterator[str]:
-    """A database that receives effects and holds no status tables; emptied for each test."""
+@contextmanager
+def made_database(server: PostgresServer) -> Iterator[str]:
+    """A database that receives effects and holds no status tables."""
     name = f"exclusive_effects_{uuid.uuid4().hex[:12]}"
-    dsn = postgres_server.create_database(name)
+    dsn = server.create_database(name)
     upgrade(dsn, status=False)
     yield dsn
-    postgres_server.drop_database(name)
+    server.drop_database(name)
+
+
+@pytest.fixture(scope="module")
+def effects_database(postgres_server: PostgresServer) -> Iterator[str]:
+    """One for all tests, emptied for each."""
+    with made_database(postgres_server) as dsn:
+        yield dsn
 
 
 @pytest.fixture

@@ -19,6 +19,9 @@ from tests.support.ledger import JOB, NEXT_TICK, START, TASK, TICK, Ledger, requ
 from tests.support.waiting import eventually
 
 SETTINGS = LeaseSettings()
+ODD = "no rows in b\udcffd \ud83d \x00 \\ ' %s"
+"""With what neither UTF-8 nor Postgres can hold: a file's name may have undecodable bytes, a program may print NUL."""
+KEPT = "no rows in b�d � � \\ ' %s"
 
 
 @pytest.fixture
@@ -190,7 +193,7 @@ def test_status_says_when_a_runner_is_silent(ledger: Ledger) -> None:
 # finish
 
 
-@pytest.mark.parametrize(("outcome", "error"), [("success", None), ("failed", "no rows \x00 \\ ' %s")])
+@pytest.mark.parametrize(("outcome", "error"), [("success", None), ("failed", ODD)])
 def test_finish_closes_row_and_ledger(ledger: Ledger, outcome: str, error: str | None) -> None:
     claim = ledger.claim(0, request())
     assert ledger.at(5).finish(claim, outcome, error, 0) == outcome
@@ -202,7 +205,7 @@ def test_finish_closes_row_and_ledger(ledger: Ledger, outcome: str, error: str |
     (run,) = ledger.at(5).history(JOB, TICK, 10)
     assert run.outcome == outcome
     assert run.finished_at == status.last_run_at
-    assert run.error == (error and error.replace("\x00", "�"))
+    assert run.error == (error and KEPT)
 
 
 def test_finish_sent_twice_is_one_finish(ledger: Ledger) -> None:
@@ -320,6 +323,13 @@ def test_a_person_ends_the_running_attempt(ledger: Ledger) -> None:
     assert ledger.claim(6, request()).attempt.fencing_token == 2
 
 
+def test_any_reason_for_a_release_can_be_noted(ledger: Ledger) -> None:
+    claim = ledger.claim(0, request())
+    ended = ledger.at(5).release(JOB, claim.attempt.owner, ODD)
+    assert ended is not None
+    assert ended.error == KEPT
+
+
 def test_a_release_sent_twice_gives_the_attempt_twice(ledger: Ledger) -> None:
     owner = ledger.claim(0, request()).attempt.owner
     first, second = ledger.at(5).release(JOB, owner, "node-a burns"), ledger.at(6).release(JOB, owner, "node-a burns")
@@ -381,6 +391,16 @@ def test_a_refusal_is_noted_once_with_who_asked_and_why(ledger: Ledger) -> None:
     assert (refusal.refused_at - START).total_seconds() == 7
     assert refusal.source == asked.source
     assert ledger.statuses.refusals(JOB, NEXT_TICK, 10) == []
+
+
+def test_any_detail_of_a_refusal_can_be_noted(ledger: Ledger) -> None:
+    ledger.at(7).refuse(request(), "busy", ODD)
+    assert [refusal.detail for refusal in ledger.statuses.refusals(JOB, None, 10)] == [KEPT]
+
+
+def test_a_node_of_any_name_can_run_a_job(ledger: Ledger) -> None:
+    ledger.claim(0, request(node="no\udcffde"))
+    assert [status.node_id for status in ledger.at(1).status(JOB)] == ["no�de"]
 
 
 def test_looking_changes_nothing(ledger: Ledger) -> None:

@@ -260,13 +260,15 @@ def server(tmp_path: Path) -> Any:
 def test_roles_and_databases_are_made_and_brought_up_to_date(server: str, redis_url: str) -> None:
     passwords = {variable: f"first-{role}" for role, variable in ROLES.items()}
     prepare(server, passwords)
+    runtime = urlsplit(server)._replace(path="/exclusive")
+    with psycopg.connect(runtime.geturl()) as conn:
+        conn.execute("REVOKE EXECUTE ON ALL FUNCTIONS IN SCHEMA exclusive FROM PUBLIC")
     prepare(server, {**passwords, "WAREHOUSE_PASSWORD": "second"})
     with psycopg.connect(server) as conn:
         owners = conn.execute(
             "SELECT datname, pg_get_userbyid(datdba) FROM pg_database WHERE datname = ANY(%s)", [list(DATABASES)]
         )
         assert dict(owners.fetchall()) == DATABASES
-    runtime = urlsplit(server)._replace(path="/exclusive")
     address = runtime._replace(netloc=f"exclusive_runtime:first@{runtime.netloc.rpartition('@')[2]}").geturl()
     with JobGuard(redis=redis_url, postgres=address, schema=DEFAULT_SCHEMA) as guard:
         with guard.hold("job", run_key="tick", ttl=5) as lease:

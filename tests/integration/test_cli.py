@@ -300,6 +300,7 @@ def test_the_tick_by_cron_is_the_last_due_time_in_its_time_zone(cli: Cli) -> Non
         (["--expected-duration", "30"], "expected_duration=30.0: only counts with renew=False"),
         (["--on-redis-down", "pray"], "on_redis_down='pray': must be one of 'fail', 'postgres'"),
         (["--run-key", "a\nb"], "run_key='a\\nb': has the control character"),
+        (["--run-key", "a\udcffb"], "run_key='a\\udcffb': has the undecodable character"),
         (["--schema", 'x"; DROP'], "must be a plain name"),
     ],
 )
@@ -545,6 +546,23 @@ def test_an_unknown_job_has_no_status(cli: Cli) -> None:
     asked = cli("status", "never", "--json")
     assert (asked.returncode, json.loads(asked.stdout)) == (1, [])
     assert one_line(asked) == "airflow-exclusive: job 'never' has never run here"
+
+
+@pytest.mark.parametrize(
+    "question",
+    [
+        ["status", "a\udcff"],
+        ["history", "a\udcff"],
+        ["history", JOB, "--run-key", "a\udcff"],
+        ["history", "a\udcff", "--refusals"],
+        ["release", "a\udcff", "--reason", "node-a burns"],
+    ],
+    ids=" ".join,
+)
+def test_a_question_about_what_nobody_can_have_run_is_refused(cli: Cli, question: list[str]) -> None:
+    asked = cli(*question)
+    assert asked.returncode == 2
+    assert r"='a\udcff': has the undecodable character" in one_line(asked)
 
 
 def test_the_history_of_a_job_newest_first(cli: Cli) -> None:

@@ -111,6 +111,17 @@ def test_privileges_that_are_lacking_are_named(redis_url: str, weak_dsn: str) ->
     assert "SELECT on" not in text
 
 
+def test_functions_that_a_role_may_not_call_are_named(
+    redis_url: str, weak_dsn: str, connection: psycopg.Connection
+) -> None:
+    connection.execute("REVOKE EXECUTE ON ALL FUNCTIONS IN SCHEMA exclusive FROM PUBLIC")
+    status, found = doctor(redis_url, weak_dsn)
+    (text,) = found["error"]
+    assert status == 1
+    called = ["claim_attempt", "finish_attempt", "may_run_again"]
+    assert [name for name in called if f'EXECUTE on "exclusive".{name}' not in text] == []
+
+
 def test_a_role_that_may_read_nothing_is_told_all_the_rest(
     redis_url: str, weak_dsn: str, connection: psycopg.Connection
 ) -> None:

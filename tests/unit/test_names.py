@@ -26,6 +26,8 @@ NAMES = st.text(st.characters(exclude_categories=["Cc", "Cs"]), min_size=1, max_
         ("a\nb", r"control character '\\n'"),
         ("a\x00b", "remove it"),
         ("a\x85b", "remove it"),
+        ("a\udcffb", r"undecodable character '\\udcff'; write it in UTF-8"),
+        ("\ud83d", r"undecodable character '\\ud83d'"),
         (None, "must be text, not NoneType"),
         (7, "must be text, not int"),
         (b"backup", "must be text, not bytes"),
@@ -38,6 +40,7 @@ def test_a_bad_name_is_refused_with_field_value_and_cure(
         check(value)
     assert (refused.value.field, refused.value.value) == (field, value)
     assert str(refused.value).startswith(f"{field}={value!r}: ")
+    assert str(refused.value).encode()
 
 
 @CHECKS

@@ -159,15 +159,15 @@ class Guard:
 
     def status(self, job_name: str | None = None) -> Sequence[JobStatus]:
         """The job's row of the status table, or all rows by name."""
-        return self.statuses.status(job_name)
+        return self.statuses.status(None if job_name is None else check_job_name(job_name))
 
     def history(self, job_name: str, *, run_key: str | None = None, limit: int = 50) -> Sequence[Attempt]:
         """The job's attempts, newest first."""
-        return self.statuses.history(job_name, run_key, limit)
+        return self.statuses.history(*_asked_about(job_name, run_key), limit)
 
     def refusals(self, job_name: str, *, run_key: str | None = None, limit: int = 50) -> Sequence[Refusal]:
         """Who was told no, and why, newest first."""
-        return self.statuses.refusals(job_name, run_key, limit)
+        return self.statuses.refusals(*_asked_about(job_name, run_key), limit)
 
     def _request(self, job_name: str, run_key: str | None, source: Source | None, rerun: bool) -> Request:
         owner = new_owner()
@@ -278,3 +278,7 @@ class Guard:
         longest = _POLL_IN_PASSING if busy.reason == IN_PASSING else _POLL_AT_MOST
         pause = min(max(busy.retry_after, _POLL_AT_LEAST), longest, left)
         self.locks.wait_for_release(busy.job_name, pause)
+
+
+def _asked_about(job_name: str, run_key: str | None) -> tuple[str, str | None]:
+    return check_job_name(job_name), None if run_key is None else check_run_key(run_key)

@@ -118,7 +118,7 @@ def _check_tables(database: Database, server: dict[str, Any]) -> Iterator[Findin
 
 
 def _check_privileges(database: Database, role: str) -> Iterator[Finding]:
-    lacking = [f"{row['privilege']} on {row['table']}" for row in database.run("doctor_privileges", {})]
+    lacking = [f"{row['privilege']} on {row['object']}" for row in database.run("doctor_privileges", {})]
     if lacking:
         yield Finding("error", "privileges", f"role {role!r} lacks {', '.join(lacking)}", "see docs/operations.md")
     else:

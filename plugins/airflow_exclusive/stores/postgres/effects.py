@@ -27,6 +27,8 @@ class _DbApi:
 
     def __init__(self, conn: Any) -> None:
         self._conn = conn
+        # psycopg 3 prepares what comes often, which a pooler in transaction mode can't follow.
+        self._options = {"prepare": False} if hasattr(conn, "prepare_threshold") else {}
         self._own_begin = bool(conn.autocommit)
         if self._own_begin:
             if conn.info.transaction_status:
@@ -35,7 +37,7 @@ class _DbApi:
 
     def execute(self, text: str, params: Mapping[str, Any] | None = None) -> Any:
         cursor = self._conn.cursor()
-        cursor.execute(text, params)
+        cursor.execute(text, params, **self._options)
         return cursor
 
     def commit(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import fields
 from datetime import datetime, timedelta, timezone
@@ -14,6 +15,7 @@ from airflow_exclusive.core.ports import JobStatus, Refusal
 from airflow_exclusive.core.settings import LeaseSettings
 from airflow_exclusive.stores.postgres.database import Database
 
+_UNSTORABLE = re.compile(r"[\x00\ud800-\udfff]")
 _EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
 
 
@@ -42,20 +44,20 @@ class PostgresStatuses:
     ) -> str | None:
         if outcome not in ("success", "failed"):
             raise InvalidSetting("outcome", outcome, "must be 'success' or 'failed'")
-        error = error.replace("\x00", "�") if error else error
-        params = {**_identity_of(claim), "outcome": outcome, "error": error, "hold_at_least": hold_at_least}
+        noted = error and recordable(error)
+        params = {**_identity_of(claim), "outcome": outcome, "error": noted, "hold_at_least": hold_at_least}
         rows = self.database.run("finish", {"now": self.now, **params}, patience=patience)
         recorded: str | None = rows[0]["outcome"]
         return recorded
 
     def refuse(self, request: Request, reason: str, detail: str) -> None:
-        self._run("refuse", **params_of(request), reason=reason, detail=detail)
+        self._run("refuse", **params_of(request), reason=reason, detail=recordable(detail))
 
     def confirm(self, request: Request) -> None:
         self._run("confirm", **params_of(request))
 
     def release(self, job_name: str, owner: str, reason: str) -> Attempt | None:
-        rows = self._run("release", job_name=job_name, owner=owner, reason=reason)
+        rows = self._run("release", job_name=job_name, owner=owner, reason=recordable(reason))
         return Attempt.from_row(rows[0]) if rows else None
 
     def status(self, job_name: str | None) -> Sequence[JobStatus]:
@@ -74,7 +76,12 @@ class PostgresStatuses:
 
 
 def params_of(request: Request) -> dict[str, Any]:
-    return {**vars(request), **vars(request.source)}
+    return {**vars(request), **vars(request.source), "node_id": recordable(request.node_id)}
+
+
+def recordable(text: str) -> str:
+    """`text` as Postgres can hold it: undecodable bytes (of a file's name, say) and NUL as �."""
+    return _UNSTORABLE.sub("�", text)
 
 
 def _claimed(
