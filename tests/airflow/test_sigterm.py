@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Callable, Iterator
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -12,11 +11,11 @@ from airflow.providers.common.compat.sdk import DAG, AirflowException
 from airflow.providers.standard.operators.bash import BashOperator
 
 from airflow_exclusive import ExclusivePythonOperator, exclusive
-from airflow_exclusive.airflow import connections
 from airflow_exclusive.core.errors import InvalidSetting
 from deploy.embedded.release import AIRFLOW_2
+from tests.airflow.context import context_of
 from tests.support.airflow_line import AIRFLOW
-from tests.support.fakes import World, world
+from tests.support.fakes import World
 
 pytestmark = pytest.mark.skipif(
     AIRFLOW.release is AIRFLOW_2, reason="a task of Airflow 2 asks the database and not its supervisor"
@@ -59,9 +58,7 @@ def execute() -> Iterator[Callable[[Any], None]]:
 
     def begin(task: Any) -> None:
         signal.signal(signal.SIGTERM, lambda *_: task.on_kill())
-        ti = SimpleNamespace(dag_id="any", task_id="work", run_id="r", map_index=-1, try_number=1, max_tries=0)
-        run = SimpleNamespace(run_type="manual", run_id="r", data_interval_end=None)
-        task.execute({"ti": ti, "task": task, "dag_run": run})
+        task.execute(context_of(task))
 
     yield begin
     signal.signal(signal.SIGTERM, before)
@@ -85,15 +82,6 @@ def asking_python() -> Any:
 
 def asking_bash() -> Any:
     return exclusive(AskingBash)(task_id="work", bash_command="true", do_xcom_push=False)
-
-
-@pytest.fixture
-def admitting(monkeypatch: pytest.MonkeyPatch) -> World:
-    """The task's guard, without stores."""
-    made = world()
-    made.guard.close = lambda: None  # type: ignore[attr-defined]
-    monkeypatch.setattr(connections, "open_guard", lambda *_: made.guard)
-    return made
 
 
 @pytest.mark.parametrize("task", [asking_python, asking_bash])
