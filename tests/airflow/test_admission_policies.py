@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import time
 from datetime import timedelta
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -13,6 +12,7 @@ from airflow.providers.common.compat.sdk import DAG
 
 from airflow_exclusive import ExclusiveBashOperator
 from airflow_exclusive.airflow import connections
+from tests.airflow.context import context_of
 
 
 class Asked(Exception): ...
@@ -44,10 +44,8 @@ def guard(monkeypatch: pytest.MonkeyPatch) -> Recorder:
 def execute(event: Any = None, **settings: Any) -> None:
     with DAG("any", schedule=None):
         task = ExclusiveBashOperator(task_id="work", bash_command="true", **{"wait_mode": "worker", **settings})
-    ti = SimpleNamespace(dag_id="any", task_id="work", run_id="r", map_index=-1, try_number=1, max_tries=0)
-    run = SimpleNamespace(run_type="manual", run_id="r", data_interval_end=None)
     with pytest.raises(Asked):
-        task.execute({"ti": ti, "task": task, "dag_run": run}, event)  # type: ignore[typeddict-item]
+        task.execute(context_of(task), event)
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 import uuid
@@ -17,10 +18,12 @@ import redis
 from airflow_exclusive import Admitted, JobGuard
 from airflow_exclusive.core.admission import Attempt
 from airflow_exclusive.stores.redis.scripts import lock_key
-from deploy.embedded.release import PROJECT
+from deploy.embedded.release import AIRFLOW_2, PROJECT
 from deploy.embedded.stack import Stack
 from tests.airflow.dags.played import TICK
+from tests.support.airflow_line import AIRFLOW
 
+times_out = pytest.mark.skipif(AIRFLOW.release is AIRFLOW_2, reason="a timeout ends `dag.test` of Airflow 2 itself")
 MODES = ["worker", "reschedule", "defer"]
 DAGS = Path(__file__).parent / "dags"
 
@@ -225,7 +228,11 @@ def test_what_only_shows_when_the_task_runs_is_told_as_clearly(played: Played, t
 
 @pytest.mark.parametrize(
     ("task", "error"),
-    [("fails", "ValueError: no rows today"), ("exits", "AirflowException: Bash command failed.")],
+    [
+        ("fails", "ValueError: no rows today"),
+        ("exits", "AirflowException: Bash command failed."),
+        pytest.param("times_out", "AirflowTaskTimeout: Timeout", marks=times_out),
+    ],
 )
 def test_a_body_that_fails_is_on_record_with_its_error_and_locks_nobody_out(
     played: Played, task: str, error: str
@@ -235,6 +242,12 @@ def test_a_body_that_fails_is_on_record_with_its_error_and_locks_nobody_out(
     assert attempt.outcome == "failed"
     assert str(attempt.error).startswith(error)
     assert not played.locked(f"failing.{task}")
+
+
+@times_out
+def test_execution_timeout_cancels_a_remote_job_before_its_lease_is_given_back(played: Played) -> None:
+    told = re.findall("the remote job is cancelled while its attempt is ([a-z]+)", played.log)
+    assert told == ["running"]
 
 
 def test_a_body_that_skips_has_done_its_tick(played: Played) -> None:

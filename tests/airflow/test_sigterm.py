@@ -6,7 +6,6 @@ import os
 import signal
 import threading
 from collections.abc import Callable, Iterator
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -14,11 +13,12 @@ from airflow.providers.common.compat.sdk import DAG, AirflowException
 from airflow.providers.standard.operators.bash import BashOperator
 
 from airflow_exclusive import ExclusivePythonOperator, exclusive
-from airflow_exclusive.airflow import connections, mixin
+from airflow_exclusive.airflow import mixin
 from airflow_exclusive.core.errors import InvalidSetting
 from deploy.embedded.release import AIRFLOW_2
+from tests.airflow.context import context_of
 from tests.support.airflow_line import AIRFLOW
-from tests.support.fakes import World, world
+from tests.support.fakes import World
 from tests.support.waiting import eventually
 
 pytestmark = pytest.mark.skipif(
@@ -62,9 +62,7 @@ def execute() -> Iterator[Callable[[Any], None]]:
 
     def begin(task: Any) -> None:
         signal.signal(signal.SIGTERM, lambda *_: task.on_kill())
-        ti = SimpleNamespace(dag_id="any", task_id="work", run_id="r", map_index=-1, try_number=1, max_tries=0)
-        run = SimpleNamespace(run_type="manual", run_id="r", data_interval_end=None)
-        task.execute({"ti": ti, "task": task, "dag_run": run})
+        task.execute(context_of(task))
 
     yield begin
     signal.signal(signal.SIGTERM, before)
@@ -88,15 +86,6 @@ def asking_python() -> Any:
 
 def asking_bash() -> Any:
     return exclusive(AskingBash)(task_id="work", bash_command="true", do_xcom_push=False)
-
-
-@pytest.fixture
-def admitting(monkeypatch: pytest.MonkeyPatch) -> World:
-    """The task's guard, without stores."""
-    made = world()
-    made.guard.close = lambda: None  # type: ignore[attr-defined]
-    monkeypatch.setattr(connections, "open_guard", lambda *_: made.guard)
-    return made
 
 
 @pytest.mark.parametrize("task", [asking_python, asking_bash])

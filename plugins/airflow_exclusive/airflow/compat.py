@@ -26,9 +26,10 @@ from airflow.providers.common.compat.sdk import (
 )
 from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_0_PLUS
 
-# The common name for it came later than the oldest provider that we work with.
+# The common names for them came later than the oldest provider that we work with.
 _exceptions = import_module("airflow.sdk.exceptions" if AIRFLOW_V_3_0_PLUS else "airflow.exceptions")
 AirflowRescheduleException: type[Exception] = _exceptions.AirflowRescheduleException
+AirflowTaskTimeout: type[BaseException] = _exceptions.AirflowTaskTimeout
 
 __all__ = [
     "AIRFLOW_V_3_0_PLUS",
@@ -38,6 +39,7 @@ __all__ = [
     "AirflowPlugin",
     "AirflowRescheduleException",
     "AirflowSkipException",
+    "AirflowTaskTimeout",
     "BaseHook",
     "BaseOperator",
     "BaseSensorOperator",

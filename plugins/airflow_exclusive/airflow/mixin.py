@@ -13,6 +13,7 @@ from airflow_exclusive.airflow.compat import (
     AirflowException,
     AirflowFailException,
     AirflowSkipException,
+    AirflowTaskTimeout,
     Context,
     TaskDeferred,
     reschedule_deps,
@@ -73,6 +74,7 @@ class ExclusiveMixin:
     wait_mode_left_out = True  # for the checks of DAGs, which also ask about other deployments
     _executing = False
     _stopping = False
+    _cancelled = False
     _began = _FOREVER
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
@@ -141,7 +143,7 @@ class ExclusiveMixin:
 
     def execute(self, context: Context, event: dict[str, Any] | None = None, **for_airflow: Any) -> Any:
         """Also where a trigger's `event` comes back to. `for_airflow`: Airflow 2's sign that it calls this itself."""
-        self._executing = True
+        self._executing, self._cancelled = True, False
         try:
             return self._execute_if_admitted(context, event, for_airflow)
         finally:
@@ -209,7 +211,8 @@ class ExclusiveMixin:
         Airflow for anything, or log: the interrupted code may be in the middle of it, and have what that waits for.
         """
         if not self._executing:
-            super().on_kill()  # type: ignore[misc]
+            if not self._cancelled:  # or else what runs under that name now may be the next attempt's
+                super().on_kill()  # type: ignore[misc]
             return
         if self._stopping:  # whoever ends a container tells the task as well as its supervisor, which tells it again
             return
@@ -224,6 +227,16 @@ class ExclusiveMixin:
         if lease is not None and lease.lost and not lease.finished:
             raise LeaseLost(f"stopped: {lease.lost}") from failed
         raise AirflowException("stopped by SIGTERM") from failed
+
+    def _cancel(self, lease: Lease) -> None:
+        """End this attempt's work by the operator's own means, e.g. a remote job, and then what it started here."""
+        try:
+            super().on_kill()  # type: ignore[misc]
+            self._cancelled = True
+        except Exception:  # the timeout is the error to report; Airflow tries once more
+            self.log.exception("on_kill failed, what it was to cancel may go on")  # type: ignore[attr-defined]
+        finally:
+            self._end_work(lease)
 
     def _end_work(self, lease: Lease) -> None:
         """End what this attempt started: nothing of it may go on beside the next one."""
@@ -249,9 +262,12 @@ class ExclusiveMixin:
                     raise ExclusiveError(
                         f"{type(self).__name__} defers, which an exclusive task can't do yet: set deferrable=False"
                     ) from deferral
+                except AirflowTaskTimeout:
+                    # Airflow calls `on_kill` only after this: too late, for the next attempt may begin as soon as the
+                    # lease is given back.
+                    self._cancel(lease)
+                    raise
                 except BaseException:
-                    # Airflow calls `on_kill` only after this, e.g. when an execution_timeout is over: too late, for the
-                    # next attempt may begin as soon as the lease is given back.
                     self._end_work(lease)
                     raise
         finally:

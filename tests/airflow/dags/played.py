@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from datetime import datetime, timezone
+import threading
+from datetime import datetime, timedelta, timezone
 from typing import Any
 from uuid import uuid4
 
-from airflow.providers.common.compat.sdk import DAG, AirflowSkipException, task
+from airflow.providers.common.compat.sdk import DAG, AirflowSkipException, BaseOperator, task
 from airflow.providers.common.sql.operators.sql import SQLExecuteQueryOperator
 from airflow.providers.standard.operators.empty import EmptyOperator
 
@@ -19,6 +20,7 @@ from airflow_exclusive import (
     exclusive,
     exclusive_task,
 )
+from airflow_exclusive.airflow.compat import AIRFLOW_V_3_0_PLUS
 from airflow_exclusive.airflow.connections import open_guard
 from airflow_exclusive.core.admission import Claim
 from airflow_exclusive.core.job import Request
@@ -32,6 +34,18 @@ TICK = "2026-01-01T00:00:00Z"
 def what_it_knows(lease: Any) -> dict[str, Any]:
     lease.ensure_held()
     return {"job_name": lease.job_name, "run_key": lease.run_key, "token": lease.token}
+
+
+class RemoteJob(BaseOperator):
+    """Works elsewhere, without end."""
+
+    def execute(self, context: Any) -> None:
+        threading.Event().wait()
+
+    def on_kill(self) -> None:
+        with open_guard(None, None) as guard:
+            (job,) = guard.status("failing.times_out")
+        self.log.info("the remote job is cancelled while its attempt is %s", job.status)
 
 
 with DAG("played", schedule=None, start_date=START) as played:
@@ -103,6 +117,8 @@ with DAG("failing", schedule=None, start_date=START) as failing:
     skips()
     shares.expand(n=[1, 2])
     ExclusiveBashOperator(task_id="exits", bash_command="exit 3")
+    if AIRFLOW_V_3_0_PLUS:  # in 2.11 a timeout ends `dag.test` itself
+        exclusive(RemoteJob)(task_id="times_out", execution_timeout=timedelta(seconds=1))
 
 with DAG("waiting", schedule=None, start_date=START) as waiting:
 

@@ -1,0 +1,113 @@
+"""An operator's own `on_kill`, which cancels what no process of ours does: in time, that is under the lease."""
+
+from __future__ import annotations
+
+import logging
+import signal
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from airflow.providers.common.compat.sdk import DAG, AirflowException, BaseOperator
+
+from airflow_exclusive import exclusive
+from airflow_exclusive.airflow.compat import AirflowTaskTimeout
+from airflow_exclusive.airflow.mixin import ExclusiveMixin
+from tests.airflow.context import context_of
+from tests.support.fakes import World
+
+
+class RemoteJob(BaseOperator):
+    """Ends by `ends_by`; `seen`: what there was of the lease whenever its remote job was cancelled."""
+
+    def __init__(self, *, ends_by: str, world: World, refuses: bool = False, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.ends_by, self.world, self.refuses = ends_by, world, refuses
+        self.seen: list[str] = []
+
+    def execute(self, context: Any) -> None:
+        if self.ends_by == "timeout":
+            raise AirflowTaskTimeout("Timeout")
+        if self.ends_by == "SIGTERM":
+            signal.raise_signal(signal.SIGTERM)
+        raise ValueError("no rows today")
+
+    def on_kill(self) -> None:
+        self.seen.append("held" if self.world.locks.holder else "given back")
+        self.world.calls("cancelled")
+        if self.refuses:
+            raise ConnectionError("the cluster doesn't answer")
+
+
+@pytest.fixture
+def ended_work(monkeypatch: pytest.MonkeyPatch, admitting: World) -> None:
+    monkeypatch.setattr(ExclusiveMixin, "_end_work", lambda *_: admitting.calls("processes ended"))
+
+
+@pytest.fixture(autouse=True)
+def handler() -> Iterator[None]:
+    before = signal.getsignal(signal.SIGTERM)
+    yield
+    signal.signal(signal.SIGTERM, before)
+
+
+def run(task: Any) -> None:
+    """As Airflow does it."""
+    try:
+        task.execute(context_of(task))
+    except AirflowTaskTimeout:
+        task.on_kill()
+        raise
+
+
+def played(world: World, **settings: Any) -> tuple[Any, BaseException]:
+    """The task, and how it ended."""
+    with DAG("any", schedule=None):
+        task: Any = exclusive(RemoteJob)(task_id="work", world=world, do_xcom_push=False, **settings)
+    signal.signal(signal.SIGTERM, lambda *_: task.on_kill())
+    with pytest.raises(BaseException) as ended:  # noqa: PT011
+        run(task)
+    return task, ended.value
+
+
+@pytest.mark.usefixtures("ended_work")
+@pytest.mark.parametrize(("ends_by", "error"), [("timeout", AirflowTaskTimeout), ("SIGTERM", AirflowException)])
+def test_a_remote_job_is_cancelled_before_the_lease_is_given_back(
+    admitting: World, ends_by: str, error: type[BaseException]
+) -> None:
+    task, ended = played(admitting, ends_by=ends_by)
+    assert isinstance(ended, error)
+    assert task.seen == ["held"]
+    names = admitting.calls.names
+    assert names.index("cancelled") < names.index("processes ended") < names.index("keeper stops")
+    assert admitting.statuses.finished[0][0] == "failed"
+    assert admitting.locks.holder is None
+
+
+@pytest.mark.usefixtures("ended_work")
+def test_a_remote_job_that_cannot_be_cancelled_hides_no_timeout_and_airflows_own_try_follows(
+    admitting: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    with DAG("any", schedule=None):
+        task: Any = exclusive(RemoteJob)(
+            task_id="work", world=admitting, ends_by="timeout", refuses=True, do_xcom_push=False
+        )
+    with caplog.at_level(logging.ERROR), pytest.raises(AirflowTaskTimeout):
+        task.execute(context_of(task))
+    assert "processes ended" in admitting.calls.names
+    assert admitting.statuses.finished == [("failed", "AirflowTaskTimeout: Timeout", 0.0)]
+    with pytest.raises(ConnectionError):
+        task.on_kill()
+    assert task.seen == ["held", "given back"]
+
+
+def test_a_job_that_fails_is_not_cancelled(admitting: World) -> None:
+    task, ended = played(admitting, ends_by="an error")
+    assert (str(ended), task.seen) == ("no rows today", [])
+
+
+def test_the_next_execution_is_cancelled_like_the_first(admitting: World) -> None:
+    task, _ = played(admitting, ends_by="timeout")
+    with pytest.raises(AirflowTaskTimeout):
+        task.execute(context_of(task))
+    assert task.seen == ["held", "held"]
