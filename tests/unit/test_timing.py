@@ -98,7 +98,7 @@ def test_sleeping_from_change_to_change_reaches_the_end(window: TrustWindow, par
         assert pause > 0
         now += pause
         seen += 1
-        assert seen <= 3
+        assert seen <= 6, "three changes, each of which rounding may put a moment off"
 
 
 def test_a_fixed_lease_is_never_renewed() -> None:

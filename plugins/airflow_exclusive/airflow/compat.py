@@ -31,8 +31,14 @@ _exceptions = import_module("airflow.sdk.exceptions" if AIRFLOW_V_3_0_PLUS else 
 AirflowRescheduleException: type[Exception] = _exceptions.AirflowRescheduleException
 AirflowTaskTimeout: type[BaseException] = _exceptions.AirflowTaskTimeout
 
+# By these a task of Airflow 3 ends as a success; in Airflow 2 its operator does what they ask for, and returns.
+_SUCCESSES = {name: getattr(_exceptions, name, None) for name in ("DownstreamTasksSkipped", "DagRunTriggerException")}
+SKIPS_WHAT_FOLLOWS, TRIGGERS_ANOTHER_RUN = ((kind,) if kind else () for kind in _SUCCESSES.values())
+
 __all__ = [
     "AIRFLOW_V_3_0_PLUS",
+    "SKIPS_WHAT_FOLLOWS",
+    "TRIGGERS_ANOTHER_RUN",
     "AirflowException",
     "AirflowFailException",
     "AirflowNotFoundException",

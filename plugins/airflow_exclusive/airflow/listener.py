@@ -10,7 +10,7 @@ import logging
 import os
 from dataclasses import dataclass, field
 
-from airflow_exclusive.airflow.compat import hookimpl
+from airflow_exclusive.airflow.compat import AIRFLOW_V_3_0_PLUS, hookimpl
 from airflow_exclusive.core.job import Source
 from airflow_exclusive.guard import JobGuard
 
@@ -35,6 +35,12 @@ _waiting: list[_Success] = []
 def confirm_later(guard: JobGuard, job_name: str, run_key: str, source: Source) -> None:
     """Confirm this success once Airflow has shown it. Takes over the guard, and closes it."""
     _waiting.append(_Success(guard, job_name, run_key, source))
+
+
+def confirm_skip() -> None:
+    """Airflow 2 tells nobody of a skip: it is taken for shown when the task says so."""
+    if not AIRFLOW_V_3_0_PLUS:
+        _confirm()
 
 
 @hookimpl

@@ -10,6 +10,8 @@ from airflow_exclusive.airflow.answers import as_xcom, refuse_shared_key
 from airflow_exclusive.airflow.asker import default_job_name, default_run_key, source_of
 from airflow_exclusive.airflow.compat import (
     AIRFLOW_V_3_0_PLUS,
+    SKIPS_WHAT_FOLLOWS,
+    TRIGGERS_ANOTHER_RUN,
     AirflowException,
     AirflowFailException,
     AirflowSkipException,
@@ -42,6 +44,8 @@ if TYPE_CHECKING:
 
 XCOM_KEY = "exclusive"
 _FOREVER = float("inf")
+_SKIPPED = "skipped itself: "
+"""What the ledger says beside the success of a job that decided to skip."""
 _CHILDREN_END_WITHIN = 3.0
 _ON_KILL_WITHIN = 10.0
 """Seconds for which the operator's own `on_kill` is waited for, when the interrupted code may stand in its way."""
@@ -138,6 +142,10 @@ class ExclusiveMixin:
         )
         if getattr(self, "deferrable", False):
             raise InvalidSetting("deferrable", True, "an exclusive task can't defer yet: set deferrable=False")
+        if getattr(self, "start_from_trigger", False):
+            raise InvalidSetting(
+                "start_from_trigger", True, "it would begin without asking: set start_from_trigger=False"
+            )
         if getattr(self, "mode", None) == "reschedule":
             raise InvalidSetting("mode", "reschedule", "an exclusive sensor gives up its lease then: set mode='poke'")
 
@@ -151,7 +159,7 @@ class ExclusiveMixin:
 
     def _execute_if_admitted(self, context: Context, event: dict[str, Any] | None, for_airflow: dict[str, Any]) -> Any:
         from airflow_exclusive.airflow.connections import open_guard
-        from airflow_exclusive.airflow.listener import confirm_later
+        from airflow_exclusive.airflow.listener import confirm_later, confirm_skip
         from airflow_exclusive.core.admission import Admitted, Busy
 
         job_name = check_job_name(default_job_name(context) if self.job_name is None else self.job_name)
@@ -184,8 +192,10 @@ class ExclusiveMixin:
                 self._turn_away(answer)
                 result = None
         except BaseException as error:
-            if isinstance(error, AirflowSkipException) and isinstance(answer, Admitted):
+            if isinstance(error, (AirflowSkipException, *SKIPS_WHAT_FOLLOWS)) and isinstance(answer, Admitted):
                 confirm_later(guard, job_name, run_key, source)
+                if isinstance(error, AirflowSkipException):
+                    confirm_skip()
             else:
                 guard.close()
             raise
@@ -254,10 +264,18 @@ class ExclusiveMixin:
                 self._tell(context, admitted)
                 try:
                     return super().execute(context, **for_airflow)  # type: ignore[misc]
-                except AirflowSkipException:
+                except AirflowSkipException as skipped:
                     # The job itself decided that this tick has nothing to do: that is an answer, not a failure.
+                    lease.finish("success", f"{_SKIPPED}{skipped}")
+                    raise
+                except SKIPS_WHAT_FOLLOWS:
                     lease.finish("success")
                     raise
+                except TRIGGERS_ANOTHER_RUN as trigger:
+                    raise ExclusiveError(
+                        f"{type(self).__name__} has Airflow trigger a run after the end of the task and its lease,"
+                        " and can't be exclusive: give that run a trigger_run_id made of the tick instead"
+                    ) from trigger
                 except TaskDeferred as deferral:
                     raise ExclusiveError(
                         f"{type(self).__name__} defers, which an exclusive task can't do yet: set deferrable=False"
@@ -287,6 +305,8 @@ class ExclusiveMixin:
                 raise AirflowSkipException(str(answer))
             raise NotAdmitted(answer)
         if answer.by_own_attempt:
+            if (answer.run.error or "").startswith(_SKIPPED):
+                raise AirflowSkipException(f"an earlier attempt of this task instance {answer.run.error}")
             self.log.info("an earlier attempt of this task instance did it: success without running again")  # type: ignore[attr-defined]
         elif self.on_done == "skip":
             raise AirflowSkipException(str(answer))
