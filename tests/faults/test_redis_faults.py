@@ -12,7 +12,7 @@ import pytest
 import redis
 
 from airflow_exclusive.core.admission import Admitted, AlreadyDone, Busy
-from airflow_exclusive.core.errors import InvalidSetting, StoreMisconfigured, StoreUnavailable
+from airflow_exclusive.core.errors import ExclusiveError, InvalidSetting, StoreMisconfigured, StoreUnavailable
 from airflow_exclusive.core.lease import Lease
 from airflow_exclusive.keeper.gate import Gate
 from airflow_exclusive.node import clock
@@ -321,13 +321,16 @@ def test_the_documented_user_may_do_nothing_else(limited: str, gate: SystemRedis
 def test_the_documented_user_may_do_nothing_that_is_not_needed(limited: str, gate: SystemRedis) -> None:
     words = documented_user()
     needed_by_others = {"+hello"}  # redis-py gets on without it, with a request more
-    assert everything(limited) is None
+    url = limited.removesuffix("/0") + "/1"  # another database than the first has to be selected
+    assert url != limited
     for word in words:
         if word.startswith("+") and word not in needed_by_others:
+            assert everything(url) is None
             gate.client.execute_command("ACL", "SETUSER", words[2], word.replace("+", "-"))
             gate.client.script_flush()
-            assert everything(limited.replace("/0", "/1")) is not None, f"not needed: {word}"
+            assert isinstance(everything(url), (ExclusiveError, redis.RedisError)), f"not needed: {word}"
             gate.client.execute_command("ACL", "SETUSER", words[2], word)
+    assert everything(url) is None
     assert everything(limited) is None
 
 
