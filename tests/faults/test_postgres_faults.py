@@ -7,8 +7,10 @@ import subprocess
 import threading
 import uuid
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import replace
+from datetime import datetime, timedelta, timezone
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +25,9 @@ from airflow_exclusive.node import clock
 from airflow_exclusive.stores.postgres.checks import check
 from airflow_exclusive.stores.postgres.database import Database
 from airflow_exclusive.stores.postgres.effects import transaction
+from airflow_exclusive.stores.postgres.purge import purge
 from airflow_exclusive.stores.postgres.schema import upgrade
-from airflow_exclusive.stores.postgres.statements import DEFAULT_SCHEMA, statement
+from airflow_exclusive.stores.postgres.statements import DEFAULT_SCHEMA, functions, statement
 from tests.contract.test_effects import Attempt
 from tests.support.ledger import JOB, NEXT_TICK, TASK, TICK, Ledger, request
 from tests.support.proxied_node import Node, Truth, settings
@@ -140,11 +143,25 @@ TABLE = {
     "refuse": "scheduled_job_refusal",
     "confirm": "scheduled_job_run",
     "history": "scheduled_job_run",
+    "refusals": "scheduled_job_refusal",
     "status": "scheduled_job_status",
     "release": "scheduled_job_run",
     "fence": "scheduled_job_fence",
     "mark": "scheduled_job_effect",
+    "purge_runs": "scheduled_job_run",
+    "purge_refusals": "scheduled_job_refusal",
+    "purge_effects": "scheduled_job_effect",
+    "doctor_jobs": "scheduled_job_status",
+    "migrations_applied": "schema_migration",
 }
+OF_INIT = {"migration_history", "migrations_applied", "migration_applied"}
+OF_NO_TABLE = {"dead_peer", "doctor", "doctor_backend", "doctor_privileges"}
+"""They wait for nobody."""
+
+
+def test_no_statement_is_forgotten_below() -> None:
+    names = {Path(file.name).stem for file in (files("airflow_exclusive.stores.postgres") / "sql").iterdir()}
+    assert names == {*TABLE, *OF_INIT, *OF_NO_TABLE}
 
 
 @contextmanager
@@ -157,8 +174,8 @@ def blocked(dsn: str, table: str) -> Iterator[psycopg.Connection]:
 
 
 def strike(dsn: str, name: str, how: str) -> None:
-    """End the statement `name` of whoever waits for a lock with it."""
-    start = statement(name, DEFAULT_SCHEMA).split("%(")[0]
+    """End the statement `name` of whoever waits for a lock with it; "": whichever it is."""
+    start = statement(name, DEFAULT_SCHEMA).split("%(")[0][:1000] if name else ""  # of more the server doesn't tell
     find = (
         f"SELECT {how}(pid) FROM pg_stat_activity"
         " WHERE datname = current_database() AND wait_event_type = 'Lock' AND starts_with(query, %s)"
@@ -241,9 +258,10 @@ def test_an_effect_that_is_struck_is_made_once_by_the_next_try(node: Node, truth
 
 
 @pytest.mark.parametrize("how", HOWS)
-@pytest.mark.parametrize("name", ["history", "status"])
+@pytest.mark.parametrize("name", ["history", "refusals", "status"])
 def test_a_question_that_is_struck_is_answered(node: Node, truth: Truth, name: str, how: str) -> None:
     node.run()
+    node.run()  # refused
     answers: list[Sequence[object]] = []
     with JobGuard(redis=node.redis, postgres=node.postgres) as guard:
         asker = threading.Thread(target=lambda: answers.append(getattr(guard, name)(JOB)))
@@ -252,6 +270,113 @@ def test_a_question_that_is_struck_is_answered(node: Node, truth: Truth, name: s
             strike(node.postgres, name, how)
         asker.join(30)
     assert [len(answer) for answer in answers] == [1]
+
+
+@pytest.mark.parametrize("how", HOWS)
+@pytest.mark.parametrize("name", ["migrations_applied", "doctor_jobs"])
+def test_a_doctor_that_is_struck_finds_the_same(node: Node, truth: Truth, name: str, how: str) -> None:
+    node.run()
+    seen: list[tuple[str, str]] = []
+    doctor = threading.Thread(target=lambda: seen.extend(verdicts(node.postgres)))
+    with blocked(node.postgres, TABLE[name]):
+        doctor.start()
+        strike(node.postgres, name, how)
+    doctor.join(30)
+    assert seen == verdicts(node.postgres)
+
+
+def verdicts(dsn: str) -> list[tuple[str, str]]:
+    with closing(Database(dsn)) as database:
+        return [(found.subject, found.level) for found in check(database)]
+
+
+@pytest.mark.parametrize("how", HOWS)
+@pytest.mark.parametrize(
+    ("name", "kind", "gone"),
+    [
+        ("purge_runs", "status", {"runs": 1, "refusals": 1}),
+        ("purge_refusals", "status", {"runs": 1, "refusals": 1}),
+        ("purge_effects", "effects", {"effects": 2}),
+    ],
+)
+def test_a_purge_that_is_struck_deletes_and_counts_everything_once(
+    node: Node, truth: Truth, name: str, kind: str, gone: dict[str, int], how: str
+) -> None:
+    for run_key in (TICK, NEXT_TICK, TICK):  # the last one is refused
+        node.run(run_key)
+    deleted: list[dict[str, int]] = []
+    later = datetime.now(timezone.utc) + timedelta(days=1)
+    with closing(Database(node.postgres)) as database:
+        cleaner = threading.Thread(target=lambda: deleted.append(purge(database, kind, later)))
+        with blocked(node.postgres, TABLE[name]):
+            cleaner.start()
+            strike(node.postgres, name, how)
+        cleaner.join(30)
+    assert deleted == [gone]
+
+
+@pytest.fixture
+def bare(breakable_postgres: OddPostgres) -> Iterator[str]:
+    """DSN of a database with nothing in it, this test's own."""
+    name = f"exclusive_test_{uuid.uuid4().hex[:12]}"
+    yield breakable_postgres.create_database(name)
+    breakable_postgres.drop_database(name)
+
+
+ONLY_SCHEMA, STATUS_TABLES = "only the schema", "the status tables"
+HALFWAY = {
+    "schema": ("", "CREATE SCHEMA exclusive"),
+    "migration_history": (ONLY_SCHEMA, "CREATE TABLE exclusive.schema_migration ()"),
+    "migrations_applied": (STATUS_TABLES, "LOCK TABLE exclusive.schema_migration IN ACCESS EXCLUSIVE MODE"),
+    "migration_applied": (STATUS_TABLES, "LOCK TABLE exclusive.schema_migration IN SHARE MODE"),
+    "migration of status": (ONLY_SCHEMA, "CREATE TABLE exclusive.scheduled_job_refusal ()"),
+    "migration of effects": (ONLY_SCHEMA, "CREATE TABLE exclusive.scheduled_job_fence ()"),
+    "function": (ONLY_SCHEMA, functions(DEFAULT_SCHEMA)[-1]),
+}
+"""What is there before, and what somebody else does at the same time, so that `init` waits for it at this step."""
+
+
+@pytest.mark.parametrize("how", HOWS)
+@pytest.mark.parametrize("step", HALFWAY)
+def test_an_init_that_is_struck_halfway_leaves_nothing_half_made_and_may_be_repeated(
+    bare: str, step: str, how: str
+) -> None:
+    there, meanwhile = HALFWAY[step]
+    errors: list[Exception] = []
+
+    def init() -> None:
+        try:
+            upgrade(bare)
+        except Exception as error:
+            errors.append(error)
+
+    if there == ONLY_SCHEMA:
+        with psycopg.connect(bare) as conn:
+            conn.execute("CREATE SCHEMA exclusive")
+    elif there == STATUS_TABLES:
+        upgrade(bare, effects=False)
+    before = made(bare)
+    person = threading.Thread(target=init)
+    with psycopg.connect(bare) as conn:
+        conn.execute(meanwhile.encode())
+        person.start()
+        strike(bare, step if step in OF_INIT else "", how)
+        person.join(30)
+        conn.rollback()
+    assert [type(error) for error in errors] == [StoreUnavailable]
+    assert made(bare) == before
+    assert upgrade(bare) == (["effects 0001"] if there == STATUS_TABLES else ["status 0001", "effects 0001"])
+    assert {level for _, level in verdicts(bare)} == {"ok"}
+
+
+def made(dsn: str) -> list[tuple[object, ...]]:
+    """Everything in our schema."""
+    with psycopg.connect(dsn) as conn:
+        return conn.execute(
+            "SELECT n.nspname, o.name FROM pg_namespace n LEFT JOIN ("
+            " SELECT relnamespace, relname FROM pg_class UNION ALL SELECT pronamespace, proname FROM pg_proc"
+            ") AS o (namespace, name) ON o.namespace = n.oid WHERE n.nspname = 'exclusive' ORDER BY 2"
+        ).fetchall()
 
 
 @pytest.mark.parametrize("how", HOWS)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import shutil
 import threading
 import uuid
 from collections.abc import Iterator, Mapping
 from datetime import datetime, timedelta, timezone
+from pathlib import Path
 from typing import Any, Literal
 
 import psycopg
@@ -20,11 +22,12 @@ from airflow_exclusive.cli.commands import cli
 from airflow_exclusive.core.admission import Claim
 from airflow_exclusive.core.job import Source
 from airflow_exclusive.core.settings import LeaseSettings
+from airflow_exclusive.stores.postgres import statements
 from airflow_exclusive.stores.postgres.checks import check as check_postgres
 from airflow_exclusive.stores.postgres.database import Database
 from airflow_exclusive.stores.postgres.purge import purge
 from airflow_exclusive.stores.postgres.schema import script, upgrade
-from tests.support.ledger import JOB, Ledger, request
+from tests.support.ledger import JOB, NEXT_TICK, Ledger, request
 from tests.support.waiting import eventually
 
 
@@ -62,6 +65,33 @@ def test_a_migration_that_is_missing_is_named(redis_url: str, database: str, con
     connection.execute("DELETE FROM exclusive.schema_migration WHERE kind = 'status'")
     status, found = doctor(redis_url, database)
     assert (status, found["error"]) == (1, ["schema: 'exclusive' lacks status 0001"])
+
+
+@pytest.fixture
+def _next_release(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """This package with one more migration."""
+    folder = tmp_path / "postgres"
+    shutil.copytree(Path(statements.__file__).parent, folder)
+    colour = "ALTER TABLE {schema}.scheduled_job_run ADD COLUMN colour text NOT NULL DEFAULT 'blue';\n"
+    (folder / "migrations" / "status" / "0002_colour.sql").write_text(colour)
+    monkeypatch.setattr(statements, "files", lambda _: folder)
+
+
+@pytest.mark.usefixtures("_next_release")
+def test_a_database_of_the_release_before_gets_what_it_lacks(
+    redis_url: str, database: str, connection: psycopg.Connection
+) -> None:
+    ledger = Ledger(database)
+    ledger.done(0, request())
+    status, found = doctor(redis_url, database)
+    assert (status, found["error"]) == (1, ["schema: 'exclusive' lacks status 0002"])
+    assert [upgrade(database), upgrade(database)] == [["status 0002"], []]
+    assert "error" not in doctor(redis_url, database)[1]
+    ledger.done(2, request(NEXT_TICK))
+    assert ledger.outcomes() == [(1, 1, 1, "success"), (2, 1, 1, "success")]
+    ledger.close()
+    colours = connection.execute("SELECT colour FROM exclusive.scheduled_job_run").fetchall()
+    assert colours == [("blue",), ("blue",)]
 
 
 def test_servers_that_do_not_answer_are_errors(redis_url: str, database: str) -> None:
