@@ -461,9 +461,12 @@ def test_a_command_that_is_only_to_be_warned_counts_if_nobody_took_over(cli: Cli
     assert cli.outcomes() == ["success"]
 
 
-def test_past_its_run_time_the_command_is_ended(cli: Cli) -> None:
-    done = cli.run("--ttl", "3", "--max-run-time", "1", "--", "sleep", "300")
+@pytest.mark.parametrize("lease", [["--ttl", "3"], ["--ttl", "120"], ["--no-renew", "--expected-duration", "100"]])
+def test_past_its_run_time_the_command_is_ended(cli: Cli, lease: list[str]) -> None:
+    began = time.monotonic()
+    done = cli.run(*lease, "--max-run-time", "1", "--", "sleep", "300")
     assert done.returncode == 74
+    assert time.monotonic() - began < 60, "as soon as it is over, not when the lease would have been renewed or ended"
     (attempt,) = cli.attempts()
     assert attempt.outcome == "failed"
     assert str(attempt.error).startswith("the lease was lost: the job is past its max_run_time")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import queue
 import select
@@ -65,6 +66,8 @@ class KeeperProcess:
                 self._close_for_dead_job(self._cause_of_death())
                 return
             self._take_results()
+            if self._time_left() <= 0 and self.window.lost is None:
+                self._lose("the job is past its max_run_time")
             if not self._act(self.window.action(clock())):
                 return
 
@@ -92,15 +95,17 @@ class KeeperProcess:
             self.job.terminate()
         return True
 
+    def _time_left(self) -> float:
+        """Of its max_run_time, in seconds."""
+        return math.inf if self.order.must_end_at is None else self.order.must_end_at - clock()
+
     def _only_late(self) -> bool:
         """Nothing failed yet: on a busy machine this process started late, or waits for an answer."""
         return self.order.renew and not self._excuse and clock() < self.window.last_call
 
     def _renew(self) -> None:
         now = clock()
-        if self.order.must_end_at is not None and now >= self.order.must_end_at:
-            self._excuse = "the job is past its max_run_time"
-        elif self.job.stopped:
+        if self.job.stopped:
             self._excuse = "the job's process is stopped"
         elif now >= self._retry_at:
             self._retry_at = now + self.window.retry_every
@@ -189,7 +194,10 @@ class KeeperProcess:
         look_again = (
             self.window.retry_every if self.job.descriptor is not None else min(_LOOK_EVERY, self.window.retry_every)
         )
-        pause = min(look_again, max(0.005, self.window.next_change(clock())))
+        change = self.window.next_change(clock())
+        if self.window.lost is None:
+            change = min(change, self._time_left())
+        pause = min(look_again, max(0.005, change))
         readable, _, _ = select.select(watched, [], [], pause)
         if self._wake_read in readable:
             os.read(self._wake_read, 4096)
@@ -211,8 +219,9 @@ class KeeperProcess:
     def _say(self, text: str) -> None:
         stamp = datetime.fromtimestamp(time.time(), tz=timezone.utc).strftime("%H:%M:%S")
         name = f"{self.order.job_name} {self.order.run_key} token {self.order.fencing_token}"
-        with suppress(OSError):
-            os.write(2, f"{stamp} keeper of {name}: {text}\n".encode())
+        with suppress(OSError, ValueError):
+            if select.select([], [2], [], 0)[1]:  # rather silent than held up by a reader who stands still
+                os.write(2, f"{stamp} keeper of {name}: {text}\n".encode())
 
 
 def _fill_standard_error() -> None:
