@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any, Protocol, TypeVar
 from weakref import WeakKeyDictionary
 
+from airflow_exclusive import node
 from airflow_exclusive.core.standby import Standby
 from airflow_exclusive.stores.postgres.async_statuses import AsyncPostgresStatuses
 from airflow_exclusive.stores.postgres.statements import DEFAULT_SCHEMA
@@ -51,7 +51,7 @@ async def shared(kind: type[AnyStore], *address: str) -> AsyncIterator[AnyStore]
 async def standby(postgres: str, schema: str = DEFAULT_SCHEMA) -> AsyncIterator[Standby]:
     """What waits at this status database."""
     async with shared(AsyncPostgresStatuses, postgres, schema) as statuses:
-        yield Standby(statuses, time.time, asyncio.sleep)
+        yield Standby(statuses, node.clock, asyncio.sleep)
 
 
 @asynccontextmanager

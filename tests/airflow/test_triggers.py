@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from dataclasses import asdict
 from datetime import datetime, timedelta, timezone
 from typing import Any
@@ -62,7 +63,7 @@ ASKED = {name: value for name, value in ADMISSION.items() if name not in ("ticke
 
 def test_a_task_that_defers_leaves_its_ticket_and_its_first_ask_with_the_trigger() -> None:
     with pytest.raises(TaskDeferred) as left:
-        Waiter("defer", 1.5, "mine").leave(BUSY, interval=30, asked=ASKED)
+        Waiter("defer", "mine", lambda: 9.0, 1.5).leave(BUSY, interval=30, asked=ASKED)
     assert (left.value.trigger.ticket, left.value.trigger.began, left.value.method_name) == ("mine", 1.5, "execute")
     assert left.value.timeout is not None
     assert left.value.timeout.total_seconds() == 160
@@ -70,7 +71,7 @@ def test_a_task_that_defers_leaves_its_ticket_and_its_first_ask_with_the_trigger
 
 def test_a_task_does_not_defer_for_ever_to_a_triggerer_that_cannot() -> None:
     with pytest.raises(ExclusiveError, match="can't wait in the triggerer: no such connection"):
-        Waiter("defer", 1.5, "mine", trouble="no such connection").leave(BUSY, interval=30, asked=ASKED)
+        Waiter("defer", "mine", lambda: 9.0, 1.5, trouble="no such connection").leave(BUSY, interval=30, asked=ASKED)
 
 
 def test_a_task_that_is_rescheduled_stays_away_until_airflow_knows_that_it_has_left(
@@ -78,6 +79,6 @@ def test_a_task_that_is_rescheduled_stays_away_until_airflow_knows_that_it_has_l
 ) -> None:
     monkeypatch.setenv("AIRFLOW__CORE__EXECUTOR", "LocalExecutor")
     with pytest.raises(AirflowRescheduleException) as left:
-        Waiter("reschedule", 1.5, "mine").leave(BUSY, interval=30, asked=ASKED)
+        Waiter("reschedule", "mine", time.time).leave(BUSY, interval=30, asked=ASKED)
     away = left.value.reschedule_date - datetime.now(timezone.utc)
     assert timedelta(seconds=8) < away <= timedelta(seconds=10)

@@ -21,6 +21,7 @@ from airflow_exclusive.core.job import Request, Source
 from airflow_exclusive.core.lease import Lease
 from airflow_exclusive.core.patience import Elsewhere, Patience
 from airflow_exclusive.core.standby import Woken
+from airflow_exclusive.node import clock
 from airflow_exclusive.standby import gate, standby
 from airflow_exclusive.stores.postgres.async_statuses import AsyncPostgresStatuses
 from airflow_exclusive.stores.redis.scripts import lock_key
@@ -48,7 +49,7 @@ class Place:
     ) -> Woken:
         """What one trigger does."""
         asked = Request(JOB, run_key, ticket, "triggerer", source)
-        patience = Patience(source, time.time(), wait, ttl)
+        patience = Patience(source, clock(), wait, ttl)
         async with gate(self.redis) as locks, standby(self.postgres) as waiting:
             return await waiting.turn(asked, patience, locks)
 
@@ -292,6 +293,20 @@ def test_a_lost_reply_is_asked_for_again(place: Place, wire: str) -> None:
         woken = played(lambda: there.turn("ticket"))
     assert fault.hit.is_set()
     assert (woken.outcome, place.lock()) == ("free", "ticket")
+
+
+def test_the_databases_clock_is_asked_for_again_when_its_reply_is_lost(place: Place) -> None:
+    moment = place.guard.statuses.clock() - 100
+
+    async def since(there: Place) -> float:
+        async with standby(there.postgres) as waiting:
+            return await waiting.since(moment)
+
+    with proxied(place) as (there, truth, _):
+        fault = truth.arm(sql("now"), REPLY_LOST)
+        began = played(lambda: since(there))
+    assert fault.hit.is_set()
+    assert 100 <= clock() - began < 160
 
 
 def test_a_server_that_says_nothing_stops_neither_the_loop_nor_the_waiting(

@@ -170,7 +170,7 @@ class ExclusiveMixin:
         try:
             patience = _FOREVER if self.wait_timeout is None else self.wait_timeout
             wait = patience if self.on_busy == "wait" else 0.0
-            waiter = Waiter.back(self.wait_mode, context, event)
+            waiter = Waiter.back(self.wait_mode, context, event, guard.statuses.clock)
             answer = guard.admit(
                 job_name,
                 run_key=run_key,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import asdict
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
@@ -65,7 +64,7 @@ class _JobSensor(BaseSensorOperator):
                 source=asdict(source_of(context)),
                 postgres_conn_id=self.postgres_conn_id or config.postgres_conn_id(),
                 schema=config.schema(),
-                not_before=time.time() + config.shortest_absence(),
+                absence=config.shortest_absence(),
                 free=self._free,
                 poke_interval=max(self.poke_interval, 0.1),
             )

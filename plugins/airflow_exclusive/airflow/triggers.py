@@ -7,7 +7,6 @@ waiter again is in its arguments, no address and no secret among them.
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING, Any
 
@@ -23,7 +22,7 @@ if TYPE_CHECKING:
 class _Trigger(BaseTrigger):
     """Its arguments come back as its attributes; the event tells `outcome` and `why`.
 
-    not_before: when the task may be woken at the earliest, as seconds since the epoch.
+    absence: seconds for which the task has to stay away, slept anew wherever the trigger is started.
     """
 
     def __init__(
@@ -34,17 +33,17 @@ class _Trigger(BaseTrigger):
         source: dict[str, Any],
         postgres_conn_id: str,
         schema: str,
-        not_before: float = 0.0,
+        absence: float = 0.0,
     ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.job_name, self.run_key, self.source = job_name, run_key, source
-        self.postgres_conn_id, self.schema, self.not_before = postgres_conn_id, schema, not_before
+        self.postgres_conn_id, self.schema, self.absence = postgres_conn_id, schema, absence
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
         return f"{type(self).__module__}.{type(self).__qualname__}", self._arguments()
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
-        await asyncio.sleep(self.not_before - time.time())
+        await asyncio.sleep(self.absence)
         try:
             woken = await self._woken()
             told = {"outcome": woken.outcome, "why": woken.why}
@@ -60,7 +59,7 @@ class _Trigger(BaseTrigger):
         return {}
 
     def _arguments(self) -> dict[str, Any]:
-        names = ("job_name", "run_key", "source", "postgres_conn_id", "schema", "not_before")
+        names = ("job_name", "run_key", "source", "postgres_conn_id", "schema", "absence")
         return {name: getattr(self, name) for name in names}
 
     def _request(self, owner: str = "") -> Request:
@@ -70,7 +69,7 @@ class _Trigger(BaseTrigger):
 class AdmissionTrigger(_Trigger):
     """Waits for a task that wants the job, and reserves its lock under `ticket` when it is free.
 
-    began: when the task asked for the first time, as seconds since the epoch.
+    began: when the task asked for the first time, by the status database's clock: all nodes share that one.
     wait: seconds from then on for which others are waited for, None: without end.
     """
 
@@ -96,8 +95,9 @@ class AdmissionTrigger(_Trigger):
 
         redis, postgres = await async_redis_url(self.redis_conn_id), await async_postgres_dsn(self.postgres_conn_id)
         request = self._request(self.ticket)
-        patience = Patience(request.source, self.began, float("inf") if self.wait is None else self.wait, self.ttl)
+        wait = float("inf") if self.wait is None else self.wait
         async with gate(redis) as locks, standby(postgres, self.schema) as waiting:
+            patience = Patience(request.source, await waiting.since(self.began), wait, self.ttl)
             return await waiting.turn(request, patience, locks, self.on_redis_down)
 
     def _brought_back(self) -> dict[str, Any]:

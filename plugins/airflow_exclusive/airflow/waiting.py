@@ -13,8 +13,8 @@ import math
 import time
 import uuid
 import warnings
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
 from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Any, Literal, NoReturn
 
@@ -60,28 +60,37 @@ def suitable(executor: str | None = None) -> WaitMode:
 class Waiter:
     """One try of a task, over all its comings and goings.
 
-    began: when it asked for the first time, as seconds since the epoch. `trouble`: why the trigger can't wait for it.
+    clock: seconds since the epoch, by a clock that all nodes of its way to wait share.
+    began: when it asked for the first time, on that clock; None: now. `trouble`: why the trigger can't wait for it.
     """
 
     mode: WaitMode
-    began: float
     ticket: str
+    clock: Callable[[], float]
+    began: float | None = None
     trouble: str = ""
+    asked: float = field(default_factory=time.monotonic)
 
     @classmethod
-    def back(cls, mode: WaitMode, context: Context, event: Mapping[str, Any] | None) -> Waiter:
-        """Who asks now: somebody new, or somebody who comes back, with the trigger's event or without."""
+    def back(
+        cls, mode: WaitMode, context: Context, event: Mapping[str, Any] | None, database: Callable[[], float]
+    ) -> Waiter:
+        """Who asks now: somebody new, or somebody who comes back, with the trigger's event or without.
+
+        database: the clock of the status database.
+        """
         if event is not None:
             trouble = event["why"] if event["outcome"] == "error" else ""
-            return cls(mode, event["began"], event["ticket"], trouble)
-        first = first_rescheduled_at(context) if mode == "reschedule" else None
-        return cls(mode, first.timestamp() if first else time.time(), uuid.uuid4().hex)
+            return cls(mode, event["ticket"], database, event["began"], trouble)
+        if mode == "reschedule" and (first := first_rescheduled_at(context)):
+            return cls(mode, uuid.uuid4().hex, time.time, first.timestamp())  # the workers', and so is Airflow's date
+        return cls(mode, uuid.uuid4().hex, database)
 
     @property
     def elsewhere(self) -> Elsewhere | None:
         if self.mode == "worker":
             return None
-        return Elsewhere(max(0.0, time.time() - self.began), self.ticket)
+        return Elsewhere(0.0 if self.began is None else max(0.0, self.clock() - self.began), self.ticket)
 
     def leave(self, busy: Busy, *, interval: float, asked: Mapping[str, Any]) -> NoReturn:
         """Go, and come back when it is worth asking again. `asked`: what the trigger has to know besides."""
@@ -92,9 +101,9 @@ class Waiter:
             raise ExclusiveError(f"can't wait in the triggerer: {self.trouble}")
         from airflow_exclusive.airflow.triggers import AdmissionTrigger
 
-        not_before = time.time() + config.shortest_absence()
+        began = self.clock() - (time.monotonic() - self.asked) if self.began is None else self.began
         raise TaskDeferred(
-            trigger=AdmissionTrigger(ticket=self.ticket, began=self.began, not_before=not_before, **asked),
+            trigger=AdmissionTrigger(ticket=self.ticket, began=began, absence=config.shortest_absence(), **asked),
             method_name="execute",
             timeout=None if busy.wait_left == math.inf else timedelta(seconds=busy.wait_left) + _GRACE,
         )

@@ -109,6 +109,10 @@ class StatusStore(Protocol):
 
     def refusals(self, job_name: str, run_key: str | None, limit: int) -> Sequence[Refusal]: ...
 
+    def clock(self) -> float:
+        """The one that all nodes share, as seconds since the epoch."""
+        ...
+
 
 class AsyncLocks(Protocol):
     """What a waiter needs of the gate."""
@@ -120,6 +124,8 @@ class AsyncStatuses(Protocol):
     """What a waiter needs of the truth."""
 
     async def look(self, request: Request) -> Verdict: ...
+
+    async def clock(self) -> float: ...
 
 
 class Keeper(Protocol):

@@ -42,11 +42,20 @@ class Woken:
 
 @dataclass
 class Standby:
-    """`clock` is the wall clock, since a waiter may be moved to another machine; it only ends patience."""
+    """`clock` is the node's monotonic one; it only ends patience."""
 
     statuses: AsyncStatuses
     clock: Callable[[], float]
     sleep: Callable[[float], Awaitable[None]]
+
+    async def since(self, moment: float) -> float:
+        """When it was `moment` by the database's clock, on the node's; asked for until the database answers."""
+        while True:
+            try:
+                return self.clock() - max(0.0, await self.statuses.clock() - moment)
+            except StoreUnavailable as error:
+                log.warning("%s; trying again", error)
+                await self.sleep(POLL_AT_MOST)
 
     async def turn(
         self, request: Request, patience: Patience, locks: AsyncLocks, on_redis_down: OnRedisDown = "fail"

@@ -31,6 +31,10 @@ class AsyncPostgresStatuses:
         (row,) = await self._run("look", {"now": None, **params_of(request)})
         return decide(request, row)
 
+    async def clock(self) -> float:
+        (row,) = await self._run("now", {"now": None})
+        return float(row["now"])
+
     async def close(self) -> None:
         async with self._one_by_one:
             await self._drop_connection()

@@ -71,6 +71,10 @@ class PostgresStatuses:
         rows = self._run("refusals", job_name=job_name, run_key=run_key, limit=limit)
         return [_refusal(row) for row in rows]
 
+    def clock(self) -> float:
+        (row,) = self._run("now")
+        return float(row["now"])
+
     def _run(self, name: str, **params: Any) -> list[dict[str, Any]]:
         return self.database.run(name, {"now": self.now, **params})
 
