@@ -181,6 +181,25 @@ def test_a_job_without_proc_is_kept_and_its_death_is_noticed(
 
 
 @pytest.fixture
+def container() -> tuple[str, ...]:
+    """A command that makes the one after it the first process of a namespace."""
+    own = ("unshare", "--pid", "--fork", "--kill-child", "--mount-proc")
+    for unshare in (own, (*own, "--map-root-user")):
+        if subprocess.run([*unshare, "true"], capture_output=True, check=False).returncode == 0:
+            return unshare
+    pytest.skip("nobody here may make a namespace of processes")
+
+
+def test_the_first_process_of_a_container_ends_with_its_lease(
+    start: Start, guard: JobGuard, container: tuple[str, ...]
+) -> None:
+    job = start(prefix=container, max_run_time=1)
+    eventually(lambda: job.poll() is not None, TTL)
+    assert job.poll() == 137
+    assert not guard.status(JOB)[0].lapsed
+
+
+@pytest.fixture
 def page() -> Iterator[Page]:
     made = Page.create(Entry(confirmed=0.0))
     yield made

@@ -29,6 +29,8 @@ _PACKAGE_FOLDER = str(Path(__file__).resolve().parents[2])
 _STOP_WITHIN = 3.0
 _DIES_WITHIN = 1.0
 _STARTS_WITHIN = 10.0
+_INIT = 1
+_KILLED = 137
 _HUNG_AFTER = 0.2
 """Part of the ttl: three times what a keeper sleeps at most, and early enough for another one to renew in time."""
 _HUNG_AFTER_AT_LEAST = 1.0
@@ -76,13 +78,16 @@ class KeeperHandle:
 
     @property
     def trusted_for(self) -> float:
-        entry = self._page.read()
-        return TrustWindow(self._order.ttl, entry.confirmed, self._order.renew, entry.lost).deadline - clock()
+        return self._window().deadline - clock()
 
     @property
     def why_lost(self) -> str:
         entry = self._page.read()
         return entry.reason or f"not renewed for {clock() - entry.confirmed:.1f} s with a ttl of {self._order.ttl:g} s"
+
+    def _window(self) -> TrustWindow:
+        entry = self._page.read()
+        return TrustWindow(self._order.ttl, entry.confirmed, self._order.renew, entry.lost)
 
     def stop(self) -> None:
         self._stopping.set()
@@ -127,6 +132,7 @@ class KeeperHandle:
             with self._replacing:
                 if self._stopping.is_set():
                     return
+                self._end_if_out_of_reach()
                 entry = self._page.read()
                 silent = silent + look_every if entry.turns == turns else 0.0
                 turns = entry.turns
@@ -137,6 +143,11 @@ class KeeperHandle:
                     return
                 self._replace(entry)
                 turns, silent = 0, 0.0
+
+    def _end_if_out_of_reach(self) -> None:
+        """The first process of a container gets no signal from inside that it doesn't handle, not even SIGKILL."""
+        if os.getpid() == _INIT and self._order.on_lease_lost == "stop" and clock() >= self._window().kill_at:
+            os._exit(_KILLED)
 
     def _patience(self, entry: Entry) -> float:
         """Seconds that a keeper may give no sign of life."""
