@@ -30,7 +30,7 @@ from airflow_exclusive.stores.postgres.schema import upgrade
 from airflow_exclusive.stores.postgres.statements import DEFAULT_SCHEMA, functions, statement
 from tests.contract.test_effects import Attempt
 from tests.support.ledger import JOB, NEXT_TICK, TASK, TICK, Ledger, request
-from tests.support.proxied_node import Node, Truth, settings
+from tests.support.proxied_node import Node, Truth, keepers, settings
 from tests.support.servers import OddPostgres, SystemPostgres
 from tests.support.waiting import eventually
 
@@ -585,31 +585,97 @@ def test_connections_that_are_nearly_used_up_are_a_warning(breakable: str) -> No
         assert warnings(breakable) == ["21 of 22 connections are in use"]
 
 
+NO_ROOM = "remaining connection slots are reserved"
+
+
+@pytest.fixture
+def plain(node: Node) -> Iterator[psycopg.Connection]:
+    """The node works as a role with no connections reserved for it; this one is the superuser's."""
+    with psycopg.connect(node.postgres, autocommit=True) as conn:
+        conn.execute("CREATE TABLE IF NOT EXISTS effect (token bigint); CREATE ROLE plain LOGIN")
+        conn.execute("GRANT ALL ON ALL TABLES IN SCHEMA exclusive, public TO plain")
+        conn.execute("GRANT USAGE ON SCHEMA exclusive TO plain")
+        node.postgres = node.postgres.replace("postgres@", "plain@")
+        yield conn
+        conn.execute("DROP OWNED BY plain; DROP ROLE plain")
+
+
 def take_all(taken: ExitStack, dsn: str) -> None:
-    while True:
-        taken.enter_context(psycopg.connect(dsn))
+    def take() -> None:
+        while True:
+            taken.enter_context(psycopg.connect(dsn))
+
+    with pytest.raises(psycopg.OperationalError, match=NO_ROOM):
+        take()
+
+
+def crowd_out(taken: ExitStack, dsn: str, superuser: psycopg.Connection) -> None:
+    """All connections are taken, those that jobs and their keepers had too."""
+    end = (
+        "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity"
+        " WHERE usename = 'plain' AND application_name = 'airflow-exclusive'"
+    )
+    take_all(taken, dsn)
+    while superuser.execute(end).rowcount:
+        take_all(taken, dsn)
+
+
+def turned_away(server: OddPostgres) -> None:
+    """Wait until somebody has asked for a connection, and once more."""
+    before = server.log().count(NO_ROOM)
+    eventually(lambda: server.log().count(NO_ROOM) > before + 1)
 
 
 def test_who_finds_no_free_connection_is_admitted_when_there_is_one(
-    node: Node, truth: Truth, breakable_postgres: OddPostgres
+    node: Node, truth: Truth, plain: psycopg.Connection, breakable_postgres: OddPostgres
 ) -> None:
-    told = "remaining connection slots are reserved"
-    with psycopg.connect(node.postgres, autocommit=True) as conn, ExitStack() as others:
-        conn.execute("CREATE ROLE plain LOGIN; GRANT ALL ON ALL TABLES IN SCHEMA exclusive, public TO plain")
-        conn.execute("GRANT USAGE ON SCHEMA exclusive TO plain")
-        others.callback(lambda: conn.execute("DROP OWNED BY plain; DROP ROLE plain"))
-        plain = node.postgres.replace("postgres@", "plain@")
+    with ExitStack() as taken:
+        take_all(taken, node.postgres)
+        with running(node):
+            turned_away(breakable_postgres)
+            assert node.ran == []
+            taken.close()
+    assert (node.errors, node.ran) == ([], [1])
+    truth.check_done_once()
+
+
+def test_renewals_that_find_no_free_connection_go_on_when_there_is_one(
+    node: Node, truth: Truth, plain: psycopg.Connection, breakable_postgres: OddPostgres
+) -> None:
+    def crowd(lease: Lease) -> None:
         with ExitStack() as taken:
-            with pytest.raises(psycopg.OperationalError, match=told):
-                take_all(taken, plain)
-            node.postgres = plain
-            with running(node):
-                before = breakable_postgres.log().count(told)
-                eventually(lambda: breakable_postgres.log().count(told) > before + 1)
-                assert node.ran == []
-                taken.close()
-        assert (node.errors, node.ran) == ([], [1])
-        truth.check_done_once()
+            crowd_out(taken, node.postgres, plain)
+            turned_away(breakable_postgres)
+            lease.ensure_held()
+        truth.wait_for_renewals(1)
+        lease.ensure_held()
+
+    node.before = crowd
+    node.run()
+    assert (node.errors, node.ran) == ([], [1])
+    truth.check_done_once()
+
+
+def test_an_end_that_finds_no_free_connection_is_recorded_when_there_is_one(
+    node: Node, truth: Truth, plain: psycopg.Connection, breakable_postgres: OddPostgres
+) -> None:
+    crowded = threading.Event()
+    work = node.work
+    with ExitStack() as taken:
+
+        def crowd(lease: Lease) -> None:
+            work(lease)
+            crowd_out(taken, node.postgres, plain)
+            crowded.set()
+
+        node.work = crowd  # type: ignore[method-assign]
+        with running(node):
+            assert crowded.wait(30)
+            eventually(lambda: not keepers())  # from here on it is the job that asks
+            turned_away(breakable_postgres)
+            taken.close()
+    assert (node.errors, node.ran) == ([], [1])
+    truth.check_done_once()
 
 
 # privileges
