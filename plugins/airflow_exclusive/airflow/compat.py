@@ -22,7 +22,6 @@ from airflow.providers.common.compat.sdk import (
     TaskDeferred,
     conf,
     hookimpl,
-    task_decorator_factory,
 )
 from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_0_PLUS
 
@@ -30,6 +29,11 @@ from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_0_PLUS
 _exceptions = import_module("airflow.sdk.exceptions" if AIRFLOW_V_3_0_PLUS else "airflow.exceptions")
 AirflowRescheduleException: type[Exception] = _exceptions.AirflowRescheduleException
 AirflowTaskTimeout: type[BaseException] = _exceptions.AirflowTaskTimeout
+
+# What `@task` makes of a function; the public factory for it takes no class of one's own.
+TaskDecoratorBase: Any = import_module(
+    "airflow.sdk.bases.decorator" if AIRFLOW_V_3_0_PLUS else "airflow.decorators.base"
+)._TaskDecorator
 
 __all__ = [
     "AIRFLOW_V_3_0_PLUS",
@@ -47,12 +51,12 @@ __all__ = [
     "Context",
     "DecoratedOperator",
     "TaskDecorator",
+    "TaskDecoratorBase",
     "TaskDeferred",
     "conf",
     "first_rescheduled_at",
     "hookimpl",
     "reschedule_deps",
-    "task_decorator_factory",
 ]
 
 
