@@ -56,46 +56,153 @@ def dag() -> Any:
         yield dag
 
 
+WRONG: list[tuple[dict[str, Any], str, str]] = [
+    ({"job_name": ""}, "job_name", "must not be empty; leave it out for the default"),
+    ({"job_name": " "}, "job_name", "must not be empty"),
+    ({"job_name": "x" * 301}, "job_name", "has 301 characters; at most 250"),
+    ({"job_name": "a\nb"}, "job_name", r"has the control character '\n'; remove it"),
+    ({"job_name": 7}, "job_name", "must be text, not int"),
+    ({"run_key": 20130102}, "run_key", "must be text, not int"),
+    ({"run_key": ""}, "run_key", "must not be empty"),
+    ({"lock_ttl": 0}, "lock_ttl", "between 1 and 604800 seconds"),
+    ({"lock_ttl": -1}, "lock_ttl", "between 1 and 604800 seconds"),
+    ({"lock_ttl": "30"}, "lock_ttl", "must be a number of seconds"),
+    ({"lock_ttl": math.nan}, "lock_ttl", "must be a number of seconds"),
+    ({"lock_ttl": True}, "lock_ttl", "must be a number of seconds"),
+    ({"lock_ttl": timedelta(0)}, "lock_ttl", "between 1 and 604800 seconds"),
+    ({"on_busy": "explode"}, "on_busy", "must be one of 'skip', 'wait', 'fail'"),
+    ({"wait_mode": "nap"}, "wait_mode", "must be one of 'worker', 'reschedule', 'defer'"),
+    ({"wait_interval": 0}, "wait_interval", "must be between 1"),
+    ({"wait_interval": "30"}, "wait_interval", "must be a number of seconds"),
+    ({"wait_interval": math.inf}, "wait_interval", "must be a number of seconds"),
+    ({"on_done": "wait"}, "on_done", "must be one of 'skip', 'success', 'fail'"),
+    ({"on_lease_lost": "ignore"}, "on_lease_lost", "must be one of 'stop', 'raise', 'warn'"),
+    ({"on_redis_down": True}, "on_redis_down", "must be one of 'fail', 'postgres'"),
+    ({"wait_timeout": 60}, "wait_timeout", "only counts with on_busy='wait': add that or remove it"),
+    ({"wait_timeout": -1, "on_busy": "wait"}, "wait_timeout", "must be between 0"),
+    ({"wait_timeout": "1", "on_busy": "wait"}, "wait_timeout", "must be a number of seconds"),
+    ({"expected_duration": 30}, "expected_duration", "only counts with renew=False"),
+    ({"renew": "yes"}, "renew", "must be True or False"),
+    ({"max_run_time": 0}, "max_run_time", "must be between 1"),
+    ({"hold_at_least": -1}, "hold_at_least", "must be between 0"),
+]
+
+
 @pytest.mark.parametrize("make", MAKERS)
-@pytest.mark.parametrize(
-    ("settings", "field", "cure"),
-    [
-        ({"job_name": ""}, "job_name", "must not be empty; leave it out for the default"),
-        ({"job_name": " "}, "job_name", "must not be empty"),
-        ({"job_name": "x" * 301}, "job_name", "has 301 characters; at most 250"),
-        ({"job_name": "a\nb"}, "job_name", r"has the control character '\n'; remove it"),
-        ({"job_name": 7}, "job_name", "must be text, not int"),
-        ({"run_key": 20130102}, "run_key", "must be text, not int"),
-        ({"run_key": ""}, "run_key", "must not be empty"),
-        ({"lock_ttl": 0}, "lock_ttl", "between 1 and 604800 seconds"),
-        ({"lock_ttl": -1}, "lock_ttl", "between 1 and 604800 seconds"),
-        ({"lock_ttl": "30"}, "lock_ttl", "must be a number of seconds"),
-        ({"lock_ttl": math.nan}, "lock_ttl", "must be a number of seconds"),
-        ({"lock_ttl": True}, "lock_ttl", "must be a number of seconds"),
-        ({"lock_ttl": timedelta(0)}, "lock_ttl", "between 1 and 604800 seconds"),
-        ({"on_busy": "explode"}, "on_busy", "must be one of 'skip', 'wait', 'fail'"),
-        ({"on_done": "wait"}, "on_done", "must be one of 'skip', 'success', 'fail'"),
-        ({"on_lease_lost": "ignore"}, "on_lease_lost", "must be one of 'stop', 'raise', 'warn'"),
-        ({"on_redis_down": True}, "on_redis_down", "must be one of 'fail', 'postgres'"),
-        ({"wait_timeout": 60}, "wait_timeout", "only counts with on_busy='wait': add that or remove it"),
-        ({"wait_timeout": -1, "on_busy": "wait"}, "wait_timeout", "must be between 0"),
-        ({"wait_timeout": "1", "on_busy": "wait"}, "wait_timeout", "must be a number of seconds"),
-        ({"expected_duration": 30}, "expected_duration", "only counts with renew=False"),
-        ({"renew": "yes"}, "renew", "must be True or False"),
-        ({"max_run_time": 0}, "max_run_time", "must be between 1"),
-        ({"hold_at_least": -1}, "hold_at_least", "must be between 0"),
-    ],
-    ids=repr,
-)
+@pytest.mark.parametrize(("settings", "field", "cure"), WRONG, ids=repr)
 def test_a_setting_that_cannot_work_is_refused_when_the_dag_is_parsed(
     dag: DAG, make: Make, settings: dict[str, Any], field: str, cure: str
 ) -> None:
     with pytest.raises(InvalidSetting) as refused:
         make(**settings)
-    given = settings[field]
+    assert_tells(refused.value, settings[field], field, cure)
+
+
+def assert_tells(error: InvalidSetting, given: Any, field: str, cure: str) -> None:
     value = given.total_seconds() if isinstance(given, timedelta) else given
-    assert str(refused.value).startswith(f"{field}={value!r}: ")
-    assert cure in str(refused.value)
+    assert str(error).startswith(f"{field}={value!r}: ")
+    assert cure in str(error)
+
+
+def mapped_bash(**settings: Any) -> Any:
+    return ExclusiveBashOperator.partial(task_id="work", **settings).expand(bash_command=["true"])
+
+
+def mapped_other(**settings: Any) -> Any:
+    return exclusive(Templated).partial(task_id="work", **settings).expand_kwargs([{"sql": "a"}, {"sql": "b"}])
+
+
+def mapped_function(**settings: Any) -> Any:
+    @exclusive_task(**settings)
+    def work(day: int) -> None: ...
+
+    return work.expand(day=[1, 2]).operator
+
+
+def partial_function(**settings: Any) -> Any:
+    @exclusive_task(**settings)
+    def work(day: int, town: str) -> None: ...
+
+    return work.partial(town="York").expand_kwargs([{"day": 1}]).operator
+
+
+def overridden_function(**settings: Any) -> Any:
+    @exclusive_task
+    def work(day: int) -> None: ...
+
+    return work.override(**settings).expand(day=[1, 2]).operator
+
+
+MAPPED = [mapped_bash, mapped_other, mapped_function, partial_function, overridden_function]
+BY_THE_MAPPING = ("wait_timeout", "expected_duration")
+"""Whether these fit depends on a setting that may be mapped over."""
+
+
+@pytest.mark.parametrize("make", MAPPED)
+@pytest.mark.parametrize(
+    ("settings", "field", "cure"), [one for one in WRONG if tuple(one[0]) not in [(n,) for n in BY_THE_MAPPING]]
+)
+def test_it_is_refused_as_soon_for_mapped_tasks(
+    dag: DAG, make: Make, settings: dict[str, Any], field: str, cure: str
+) -> None:
+    with pytest.raises(InvalidSetting) as refused:
+        make(**settings)
+    assert_tells(refused.value, settings[field], field, cure)
+
+
+@pytest.mark.parametrize("make", MAPPED)
+@pytest.mark.parametrize("settings", [{"wait_timeout": 60, "on_busy": "skip"}, {"expected_duration": 9, "renew": True}])
+def test_settings_of_mapped_tasks_have_to_fit_each_other(dag: DAG, make: Make, settings: dict[str, Any]) -> None:
+    with pytest.raises(InvalidSetting, match="only counts with"):
+        make(**settings)
+
+
+def test_what_a_setting_is_to_fit_may_be_mapped_over(dag: DAG) -> None:
+    both = ExclusiveBashOperator.partial(task_id="work", bash_command="true", wait_timeout=60, expected_duration=9)
+    assert both.expand(on_busy=["wait"], renew=[False]).task_id == "work"
+
+
+@pytest.mark.parametrize("make", MAPPED)
+def test_what_a_mapped_task_is_given_when_it_runs_is_not_judged(dag: DAG, make: Make) -> None:
+    upstream = EmptyOperator(task_id="upstream")
+    task = make(job_name=upstream.output, run_key="{{ '\n' }}")
+    assert task.upstream_task_ids == {"upstream"}
+
+
+@pytest.mark.parametrize("sensor", [JobAdmissionSensor, JobStatusSensor])
+@pytest.mark.parametrize(
+    ("settings", "says"),
+    [
+        ({"job_name": ""}, "job_name='': must not be empty"),
+        ({"job_name": 7}, "job_name=7: must be text"),
+        ({"run_key": 7}, "run_key=7: must be text"),
+    ],
+)
+def test_mapped_sensors_refuse_it_as_well(dag: DAG, sensor: Any, settings: dict[str, Any], says: str) -> None:
+    with pytest.raises(InvalidSetting, match=says):
+        sensor.partial(task_id="sense", **settings).expand(timeout=[1, 2])
+
+
+def test_a_mapped_admission_sensor_knows_three_answers_to_done(dag: DAG) -> None:
+    with pytest.raises(InvalidSetting, match="on_done='wait': must be one of"):
+        JobAdmissionSensor.partial(task_id="sense", on_done="wait").expand(job_name=["a", "b"])
+
+
+@pytest.mark.parametrize("sensor", [JobAdmissionSensor, JobStatusSensor])
+def test_a_mapped_sensor_leaves_alone_what_it_is_given_when_it_runs(dag: DAG, sensor: Any) -> None:
+    upstream = EmptyOperator(task_id="upstream")
+    task = sensor.partial(task_id="sense", run_key="{{ '' }}", job_name=upstream.output).expand(timeout=[1, 2])
+    assert task.upstream_task_ids == {"upstream"}
+
+
+def test_a_mapped_task_that_would_defer_or_lose_its_lease_is_refused(dag: DAG) -> None:
+    with pytest.raises(InvalidSetting, match=r"deferrable=True: .*set deferrable=False"):
+        exclusive(TriggerDagRunOperator).partial(task_id="a", deferrable=True).expand(trigger_dag_id=["any"])
+
+    class Sensor(BaseSensorOperator): ...
+
+    with pytest.raises(InvalidSetting, match=r"mode='reschedule': .*set mode='poke'"):
+        exclusive(Sensor).partial(task_id="b", mode="reschedule").expand(timeout=[1])
 
 
 def test_a_task_that_would_defer_is_refused(dag: DAG) -> None:

@@ -22,7 +22,6 @@ from airflow.providers.common.compat.sdk import (
     TaskDeferred,
     conf,
     hookimpl,
-    task_decorator_factory,
 )
 from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_0_PLUS
 
@@ -34,6 +33,11 @@ AirflowTaskTimeout: type[BaseException] = _exceptions.AirflowTaskTimeout
 # By these a task of Airflow 3 ends as a success; in Airflow 2 its operator does what they ask for, and returns.
 _SUCCESSES = {name: getattr(_exceptions, name, None) for name in ("DownstreamTasksSkipped", "DagRunTriggerException")}
 SKIPS_WHAT_FOLLOWS, TRIGGERS_ANOTHER_RUN = ((kind,) if kind else () for kind in _SUCCESSES.values())
+
+# What `@task` makes of a function; the public factory for it takes no class of one's own.
+TaskDecoratorBase: Any = import_module(
+    "airflow.sdk.bases.decorator" if AIRFLOW_V_3_0_PLUS else "airflow.decorators.base"
+)._TaskDecorator
 
 __all__ = [
     "AIRFLOW_V_3_0_PLUS",
@@ -53,12 +57,12 @@ __all__ = [
     "Context",
     "DecoratedOperator",
     "TaskDecorator",
+    "TaskDecoratorBase",
     "TaskDeferred",
     "conf",
     "first_rescheduled_at",
     "hookimpl",
     "reschedule_deps",
-    "task_decorator_factory",
 ]
 
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
+import attrs
 from airflow.providers.standard.operators.python import PythonOperator
 
-from airflow_exclusive.airflow.compat import DecoratedOperator, TaskDecorator, task_decorator_factory
-from airflow_exclusive.airflow.mixin import ExclusiveMixin
+from airflow_exclusive.airflow.compat import DecoratedOperator, TaskDecorator, TaskDecoratorBase
+from airflow_exclusive.airflow.mixin import ExclusiveMixin, check_partial
 from airflow_exclusive.airflow.operators import OWN_TEMPLATE_FIELDS, LeaseAsArgument
 
 
@@ -28,6 +29,14 @@ class ExclusiveDecoratedOperator(ExclusiveMixin, LeaseAsArgument, _Decorated, De
     template_fields_renderers = PythonOperator.template_fields_renderers
 
 
+class _Task(TaskDecoratorBase):  # type: ignore[misc]
+    """A decorated function, whose settings are checked before it is called, since mapped it makes no task yet."""
+
+    def __attrs_post_init__(self) -> None:
+        check_partial(self.kwargs)
+        super().__attrs_post_init__()
+
+
 def exclusive_task(
     python_callable: Callable[..., Any] | None = None, multiple_outputs: bool | None = None, **kwargs: Any
 ) -> TaskDecorator:
@@ -39,9 +48,13 @@ def exclusive_task(
 
     Takes the arguments of `ExclusiveMixin` and of `@task`. A parameter `lease` of the function is given the lease.
     """
-    return task_decorator_factory(
-        python_callable=python_callable,
-        multiple_outputs=multiple_outputs,
-        decorated_operator_class=ExclusiveDecoratedOperator,
-        **kwargs,
-    )
+
+    def decorated(function: Callable[..., Any]) -> Any:
+        return _Task(
+            function=function,
+            multiple_outputs=attrs.NOTHING if multiple_outputs is None else multiple_outputs,
+            operator_class=ExclusiveDecoratedOperator,
+            kwargs=dict(kwargs),
+        )
+
+    return cast("TaskDecorator", decorated if python_callable is None else decorated(python_callable))

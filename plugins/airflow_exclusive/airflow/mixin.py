@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import timedelta
 from functools import wraps
+from inspect import signature
 from typing import TYPE_CHECKING, Any
 
 from airflow_exclusive.airflow.answers import as_xcom, refuse_shared_key
@@ -20,7 +22,7 @@ from airflow_exclusive.airflow.compat import (
     TaskDeferred,
     reschedule_deps,
 )
-from airflow_exclusive.airflow.early_checks import checked_unless_template
+from airflow_exclusive.airflow.early_checks import checked_unless_template, is_known
 from airflow_exclusive.airflow.handover import handed_over
 from airflow_exclusive.airflow.late_fields import LeaseInTemplate
 from airflow_exclusive.airflow.orphan import output_outlives_supervisor
@@ -140,14 +142,15 @@ class ExclusiveMixin:
             on_lease_lost=on_lease_lost,
             on_redis_down=on_redis_down,
         )
-        if getattr(self, "deferrable", False):
-            raise InvalidSetting("deferrable", True, "an exclusive task can't defer yet: set deferrable=False")
+        _check_keeps_lease(getattr(self, "deferrable", False), getattr(self, "mode", None))
         if getattr(self, "start_from_trigger", False):
-            raise InvalidSetting(
-                "start_from_trigger", True, "it would begin without asking: set start_from_trigger=False"
-            )
-        if getattr(self, "mode", None) == "reschedule":
-            raise InvalidSetting("mode", "reschedule", "an exclusive sensor gives up its lease then: set mode='poke'")
+            raise InvalidSetting("start_from_trigger", True, "it would begin without asking: set it to False")
+
+    @classmethod
+    def partial(cls, **kwargs: Any) -> Any:
+        """The tasks are only made when they run: what is known of their settings now is checked now."""
+        check_partial(kwargs)
+        return super().partial(**kwargs)  # type: ignore[misc]
 
     def execute(self, context: Context, event: dict[str, Any] | None = None, **for_airflow: Any) -> Any:
         """Also where a trigger's `event` comes back to. `for_airflow`: Airflow 2's sign that it calls this itself."""
@@ -318,6 +321,24 @@ class ExclusiveMixin:
     ) -> None:
         context["lease"] = LeaseInTemplate()  # type: ignore[typeddict-unknown-key]
         super()._do_render_template_fields(parent, template_fields, context, *args, **kw)  # type: ignore[misc]
+
+
+def check_partial(given: Mapping[str, Any]) -> None:
+    """Raise the `InvalidSetting` that a task with these arguments, and others that aren't known yet, would raise."""
+    known = {name: value for name, value in given.items() if is_known(value)}
+    # What decides whether others count may come with the mapping, or from default_args.
+    ExclusiveMixin(**{"on_busy": "wait", "renew": False, **{name: known[name] for name in _OWN & known.keys()}})
+    _check_keeps_lease(known.get("deferrable", False), known.get("mode"))
+
+
+def _check_keeps_lease(deferrable: bool, mode: str | None) -> None:
+    if deferrable:
+        raise InvalidSetting("deferrable", True, "an exclusive task can't defer yet: set deferrable=False")
+    if mode == "reschedule":
+        raise InvalidSetting("mode", "reschedule", "an exclusive sensor gives up its lease then: set mode='poke'")
+
+
+_OWN = signature(ExclusiveMixin).parameters.keys() - {"kwargs"}
 
 
 def _seconds(value: Seconds) -> float | None:

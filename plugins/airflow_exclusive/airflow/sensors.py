@@ -14,7 +14,7 @@ from airflow_exclusive.airflow.compat import (
     BaseSensorOperator,
     Context,
 )
-from airflow_exclusive.airflow.early_checks import checked_unless_template
+from airflow_exclusive.airflow.early_checks import checked_unless_template, is_known
 from airflow_exclusive.core.errors import ExclusiveError
 from airflow_exclusive.core.job import check_job_name, check_run_key
 from airflow_exclusive.core.settings import OnDone, check_choice
@@ -45,6 +45,17 @@ class _JobSensor(BaseSensorOperator):
         self.redis_conn_id = redis_conn_id
         self.postgres_conn_id = postgres_conn_id
         self.deferrable = config.default_deferrable() if deferrable is None else deferrable
+
+    @classmethod
+    def partial(cls, **kwargs: Any) -> Any:
+        """The tasks are only made when they run: what is known of their settings now is checked now."""
+        if "job_name" in kwargs:
+            checked_unless_template(check_job_name, kwargs["job_name"])
+        if kwargs.get("run_key") is not None:
+            checked_unless_template(check_run_key, kwargs["run_key"])
+        if is_known(on_done := kwargs.get("on_done", "skip")):
+            check_choice("on_done", on_done, OnDone)
+        return super().partial(**kwargs)
 
     def execute(self, context: Context) -> Any:
         if not self.deferrable:
