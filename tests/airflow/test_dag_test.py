@@ -74,12 +74,23 @@ def played(airflow_stack: Stack) -> Iterator[Played]:
         assert isinstance(doer, Admitted)
         doer.lease.finish()
         process = subprocess.run(
-            [sys.executable, "-m", "tests.airflow.play", conf, "played", "refused", "failing", "waiting"],
+            [
+                sys.executable,
+                "-m",
+                "tests.airflow.play",
+                conf,
+                "played",
+                "refused",
+                "native",
+                "failing",
+                "waiting",
+                "in_turn",
+            ],
             env={**airflow_stack.airflow.environment, "AIRFLOW__CORE__DAGS_FOLDER": str(DAGS)},
             cwd=PROJECT,
             capture_output=True,
             text=True,
-            timeout=180,
+            timeout=300,
             check=False,
         )
         assert process.returncode == 0, process.stdout + process.stderr
@@ -223,6 +234,29 @@ def test_what_only_shows_when_the_task_runs_is_told_as_clearly(played: Played, t
     assert played.attempts(f"refused.{task}", "refused") == []
 
 
+@pytest.mark.parametrize(
+    ("dag_id", "task", "job", "says"),
+    [
+        ("refused", "named_by_number", "20130102", "job_name=20130102: must be text, not int"),
+        (
+            "refused",
+            "keyed_by_mapping",
+            "refused.keyed_by_mapping",
+            "run_key={'day': 'monday'}: must be text, not dict",
+        ),
+        ("native", "native_number", "20130103", "job_name=20130103: must be text, not int"),
+        ("native", "native_key", "native.native_key", "run_key=[1, 2]: must be text, not list"),
+    ],
+)
+def test_a_name_that_turns_out_to_be_no_text_is_refused_before_anything_is_taken(
+    played: Played, dag_id: str, task: str, job: str, says: str
+) -> None:
+    assert played.state(task, dag_id) == "failed"
+    assert says in played.log
+    assert not played.locked(job)
+    assert played.guard.history(job) == []
+
+
 # failing
 
 
@@ -289,6 +323,16 @@ def test_patience_ends_wherever_one_waits_and_is_told_in_the_same_words(played: 
 def test_a_tick_that_is_done_is_no_reason_to_wait(played: Played, mode: str) -> None:
     answer = played.answer(f"done_{mode}", "waiting")
     assert (played.state(f"done_{mode}", "waiting"), answer["decision"]) == ("skipped", "already_done")
+
+
+def test_sensors_that_are_rescheduled_see_what_they_wait_for(played: Played) -> None:
+    for task in ("sense_free", "sense_done", "sensed"):
+        assert played.state(task, "in_turn") == "success"
+    job = f"lapses {played.run_id('in_turn')}"
+    silent = f"busy: {job} runs tick the silent one's tick on silent node"
+    assert silent in played.log
+    assert played.log.index(silent) < played.log.rindex(f"{job} {played.run_id('in_turn')}: nobody runs it")
+    assert f"already done: {job}" in played.log
 
 
 @pytest.mark.parametrize(

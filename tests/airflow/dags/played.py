@@ -99,6 +99,21 @@ with DAG("refused", schedule=None, start_date=START) as refused:
     ExclusiveBashOperator(task_id="misspelt", bash_command="echo {{ lease.tokn }}")
     ExclusiveBashOperator(task_id="unconnected", bash_command="true", redis_conn_id="nowhere")
 
+    @task
+    def number() -> int:
+        return 20130102
+
+    @task
+    def mapping() -> dict[str, str]:
+        return {"day": "monday"}
+
+    ExclusiveBashOperator(task_id="named_by_number", bash_command="true", job_name=number())
+    ExclusiveBashOperator(task_id="keyed_by_mapping", bash_command="true", run_key=mapping())
+
+with DAG("native", schedule=None, start_date=START, render_template_as_native_obj=True) as native:
+    ExclusiveBashOperator(task_id="native_number", bash_command="true", job_name="{{ 20130103 }}")
+    ExclusiveBashOperator(task_id="native_key", bash_command="true", run_key="{{ [1, 2] }}")
+
 with DAG("failing", schedule=None, start_date=START) as failing:
 
     @exclusive_task
@@ -123,11 +138,11 @@ with DAG("failing", schedule=None, start_date=START) as failing:
 with DAG("waiting", schedule=None, start_date=START) as waiting:
 
     @task
-    def fall_silent(job: str) -> None:
+    def fall_silent(job: str, ttl: float = 3) -> None:
         """Somebody claims the job, and is never heard of again."""
         with open_guard(None, None) as guard:
             request = Request(job, "the silent one's tick", uuid4().hex, "silent node")
-            assert isinstance(guard.statuses.claim(request, LeaseSettings(ttl=3)), Claim)
+            assert isinstance(guard.statuses.claim(request, LeaseSettings(ttl=ttl)), Claim)
 
     for mode in ("worker", "reschedule", "defer"):
         left = f"left in {mode} {{{{ run_id }}}}"
@@ -164,3 +179,12 @@ with DAG("waiting", schedule=None, start_date=START) as waiting:
     )
     fall_silent.override(task_id="fall_silent_sensed")("sensed {{ run_id }}") >> free_again
     ExclusiveBashOperator(task_id="nowhere", bash_command="true", redis_conn_id="nowhere", wait_mode="defer")
+
+# of its own, so that little comes between the claim and the first look at it
+with DAG("in_turn", schedule=None, start_date=START) as in_turn:
+    lapses = "lapses {{ run_id }}"
+    settings: dict[str, Any] = {"job_name": lapses, "mode": "reschedule", "timeout": 120, "poke_interval": 2}
+    free = JobAdmissionSensor(task_id="sense_free", **settings)
+    JobStatusSensor(task_id="sense_done", **settings)  # asks before any task that has others before it
+    does_it = ExclusiveBashOperator(task_id="sensed", bash_command="true", job_name=lapses)
+    fall_silent.override(task_id="fall_silent")(lapses, ttl=6) >> free >> does_it
