@@ -112,7 +112,7 @@ def test_a_success_that_airflow_never_saw_is_not_repeated_by_a_clear(meetings: M
     eventually(lambda: case.outcomes() == ["success", "success"], timeout=PATIENCE)
     assert case.finished() == ["1", "2"], "now that Airflow had shown it, it was asked to run again"
     case.wait_for("success")
-    assert case.tries() == ["failed", "success", "success"]
+    assert case.tries()[1:] == ["success", "success"], "the first is what the orphan may have told of itself"
     case.assert_in_order("success", "success")
 
 

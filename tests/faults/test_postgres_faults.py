@@ -155,7 +155,7 @@ TABLE = {
     "migrations_applied": "schema_migration",
 }
 OF_INIT = {"migration_history", "migrations_applied", "migration_applied"}
-OF_NO_TABLE = {"dead_peer", "doctor", "doctor_backend", "doctor_privileges"}
+OF_NO_TABLE = {"dead_peer", "doctor", "doctor_backend", "doctor_privileges", "now"}
 """They wait for nobody."""
 
 

@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from datetime import datetime
 from types import FrameType
@@ -85,8 +85,9 @@ def run_guarded(
 
 
 def _run(lease: Lease, command: Sequence[str]) -> int:
-    process = subprocess.Popen(command, env={**os.environ, **lease.environment}, start_new_session=True)
-    with _signals_forwarded(process, lease):
+    with _signals_forwarded(lease) as forward_to:
+        process = subprocess.Popen(command, env={**os.environ, **lease.environment}, start_new_session=True)
+        forward_to(process)
         status = process.wait()
     if lease.lost and _stops(lease):
         _kill_group(process)  # the next runner must be alone
@@ -94,8 +95,16 @@ def _run(lease: Lease, command: Sequence[str]) -> int:
 
 
 @contextmanager
-def _signals_forwarded(process: subprocess.Popen[bytes], lease: Lease) -> Iterator[None]:
-    def forward(number: int, _: FrameType | None) -> None:
+def _signals_forwarded(lease: Lease) -> Iterator[Callable[[subprocess.Popen[bytes]], None]]:
+    """To the command that is handed over; what comes sooner is told to it then."""
+    started: list[subprocess.Popen[bytes]] = []
+    came: list[int] = []
+
+    def forward(number: int, _: FrameType | None = None) -> None:
+        if not started:
+            came.append(number)
+            return
+        (process,) = started
         with suppress(ProcessLookupError):
             os.killpg(process.pid, number)
         if lease.lost and _stops(lease):
@@ -104,9 +113,14 @@ def _signals_forwarded(process: subprocess.Popen[bytes], lease: Lease) -> Iterat
             timer.daemon = True  # once the command has ended there is nothing left to wait for
             timer.start()
 
+    def forward_to(process: subprocess.Popen[bytes]) -> None:
+        started.append(process)
+        for number in came:
+            forward(number)
+
     before = {number: signal.signal(number, forward) for number in _FORWARDED}
     try:
-        yield
+        yield forward_to
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
