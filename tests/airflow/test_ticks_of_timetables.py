@@ -9,8 +9,10 @@ import pytest
 from airflow.timetables.base import TimeRestriction
 from airflow.timetables.interval import CronDataIntervalTimetable
 from airflow.timetables.trigger import CronTriggerTimetable
+from pendulum import DateTime
 
-from airflow_exclusive.core.ticks import run_key_of_dag_run
+from airflow_exclusive.cli.run import latest_tick
+from airflow_exclusive.core.ticks import run_key_of_dag_run, tick_key
 from tests.airflow.compat import timetable_of
 
 DAYS = 5
@@ -72,3 +74,18 @@ def test_logical_dates_would_not_have_done() -> None:
             last = info.data_interval
             by_fire_time.setdefault(info.run_after, set()).add(info.logical_date)  # type: ignore[arg-type]
     assert max(len(dates) for dates in by_fire_time.values()) == 2
+
+
+@pytest.mark.parametrize("expression", ["30 2 * * *", "0 3 * * *", "30 1 * * *", "30 * * * *"])
+@pytest.mark.parametrize("changes", ["2026-03-28", "2026-10-24", "2026-03-07", "2026-10-31"])
+@pytest.mark.parametrize("zone", ["Europe/Berlin", "America/New_York", "Asia/Kathmandu"])
+def test_the_command_line_names_ticks_alike_when_clocks_change(zone: str, changes: str, expression: str) -> None:
+    begin = datetime.fromisoformat(f"{changes}T12:00:00+00:00")
+    end = begin + timedelta(days=2)
+    timetable, due = CronTriggerTimetable(expression, timezone=zone), DateTime.instance(begin)
+    by_airflow = set()
+    while (due := timetable._get_next(due)) <= end:
+        by_airflow.add(tick_key(due))
+    asked = [begin + n * timedelta(minutes=5) for n in range(48 * 12 + 1)]
+    by_us = {key for now in asked if (key := latest_tick(expression, zone, now)) > tick_key(begin)}
+    assert by_us == by_airflow

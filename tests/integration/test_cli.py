@@ -268,10 +268,16 @@ def test_without_a_tick_every_run_is_its_own(cli: Cli) -> None:
     assert len({attempt.run_key for attempt in cli.attempts()}) == 2
 
 
-@pytest.mark.parametrize("asked", ["00:30", "01:29", "01:30", "05:00", "23:00"])
+@pytest.mark.parametrize("asked", ["25T00:30", "25T01:29", "25T01:30", "25T05:00", "26T01:29"])
 def test_an_hour_that_comes_twice_is_one_tick(asked: str) -> None:
-    now = datetime.fromisoformat(f"2026-10-25T{asked}:00+00:00")
-    assert latest_tick("30 2 * * *", "Europe/Berlin", now) == "2026-10-25T00:30:00Z"
+    now = datetime.fromisoformat(f"2026-10-{asked}:00+00:00")
+    assert latest_tick("30 2 * * *", "Europe/Berlin", now) == "2026-10-25T01:30:00Z"
+
+
+@pytest.mark.parametrize("asked", ["29T01:00", "29T01:30", "29T05:00", "30T00:29"])
+def test_an_hour_that_does_not_come_is_one_tick(asked: str) -> None:
+    now = datetime.fromisoformat(f"2026-03-{asked}:00+00:00")
+    assert latest_tick("30 2 * * *", "Europe/Berlin", now) == "2026-03-29T01:30:00Z"
 
 
 @pytest.mark.parametrize(("asked", "tick"), [("00:31", "00:30"), ("01:31", "01:30"), ("02:31", "02:30")])

@@ -9,7 +9,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from datetime import datetime
+from datetime import datetime, timezone
 from types import FrameType
 from zoneinfo import ZoneInfo
 
@@ -30,22 +30,24 @@ _HOUR = 1
 _FORWARDED = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
 
 
-def latest_tick(cron: str, timezone: str, now: datetime | None = None) -> str:
-    """The run_key of the last time at which `cron` was due, in `timezone`."""
+def latest_tick(cron: str, timezone_name: str, now: datetime | None = None) -> str:
+    """The run_key of the last time at which `cron` was due, in the time zone."""
     from croniter import croniter
 
     try:
-        zone = ZoneInfo(timezone)
+        zone = ZoneInfo(timezone_name)
     except Exception as error:
-        raise InvalidSetting("--timezone", timezone, "must be a name such as UTC or Europe/Berlin") from error
+        raise InvalidSetting("--timezone", timezone_name, "must be a name such as UTC or Europe/Berlin") from error
     try:
         # `get_prev` is strictly before: a microsecond later, so that a due time counts from its first moment.
         moment = (now or datetime.now(zone)).astimezone(zone).replace(microsecond=1)
-        expression = croniter(cron, moment)
-        due = expression.get_prev(datetime)
-        if expression.expanded[_HOUR] != ["*"]:
-            due = due.replace(fold=0)  # an hour that comes twice in autumn is one tick, as for cron itself
-        return tick_key(due)
+        due = croniter(cron, moment).get_prev(datetime)
+        if croniter(cron).expanded[_HOUR] == ["*"]:
+            return tick_key(due)
+        # What is due in an hour that comes twice, or in one that doesn't come, is one tick, with Airflow's name for it.
+        by_the_wall = croniter(cron, moment.replace(tzinfo=None)).get_prev(datetime).replace(tzinfo=zone)
+        is_skipped = by_the_wall.astimezone(timezone.utc).astimezone(zone).hour != by_the_wall.hour
+        return tick_key(by_the_wall if is_skipped else due.replace(fold=1))
     except ValueError as error:
         raise InvalidSetting("--cron", cron, f"is no cron expression ({error}); e.g. '0 2 * * *'") from error
 
