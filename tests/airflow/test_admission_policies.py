@@ -12,6 +12,7 @@ from airflow.providers.common.compat.sdk import DAG
 
 from airflow_exclusive import ExclusiveBashOperator
 from airflow_exclusive.airflow import connections
+from airflow_exclusive.core.errors import InvalidSetting
 from tests.airflow.context import context_of
 
 
@@ -90,3 +91,13 @@ def test_who_comes_back_brings_its_ticket_and_counts_from_its_first_ask(guard: R
     execute(wait_mode="defer", event={"outcome": "free", "why": "", "began": 4900.0, "ticket": "mine"})
     assert guard.asked["elsewhere"].ticket == "mine"
     assert guard.asked["elsewhere"].waited == 100
+
+
+@pytest.mark.parametrize("field", ["job_name", "run_key"])
+def test_a_template_that_gives_nothing_is_not_the_default(guard: Recorder, field: str) -> None:
+    with DAG("any", schedule=None):
+        task = ExclusiveBashOperator(task_id="work", bash_command="true", **{field: "{{ params.left_out }}"})
+    setattr(task, field, None)
+    with pytest.raises(InvalidSetting, match=f"^{field}=None"):
+        task.execute(context_of(task))
+    assert guard.asked == {}

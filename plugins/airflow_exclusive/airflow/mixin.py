@@ -121,6 +121,8 @@ class ExclusiveMixin:
         super().__init__(**kwargs)
         self.job_name = job_name if job_name is None else checked_unless_template(check_job_name, job_name)
         self.run_key = run_key if run_key is None else checked_unless_template(check_run_key, run_key)
+        # what a template makes of it may be None, too: that is no name, nor the default one
+        self._has_job_name, self._has_run_key = job_name is not None, run_key is not None
         self.redis_conn_id = redis_conn_id
         self.postgres_conn_id = postgres_conn_id
         check_choice("on_busy", on_busy, OnBusy)
@@ -165,8 +167,8 @@ class ExclusiveMixin:
         from airflow_exclusive.airflow.listener import confirm_later, confirm_skip
         from airflow_exclusive.core.admission import Admitted, Busy
 
-        job_name = check_job_name(default_job_name(context) if self.job_name is None else self.job_name)
-        run_key = check_run_key(default_run_key(context) if self.run_key is None else self.run_key)
+        job_name = check_job_name(self.job_name if self._has_job_name else default_job_name(context))
+        run_key = check_run_key(self.run_key if self._has_run_key else default_run_key(context))
         source = source_of(context)
         guard = open_guard(self.redis_conn_id, self.postgres_conn_id)
         answer: Admitted | Busy | AlreadyDone | None = None
