@@ -88,3 +88,8 @@ def test_a_task_that_would_begin_in_the_triggerer_is_refused() -> None:
 
     with pytest.raises(InvalidSetting, match="start_from_trigger=True: it would begin without asking"):
         made(Beginning)
+
+
+def test_nor_may_one_of_a_mapped_task() -> None:
+    with DAG("any", schedule=None), pytest.raises(InvalidSetting, match="start_from_trigger=True"):
+        exclusive(Skipping).partial(task_id="work", start_from_trigger=True)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_exclusive.airflow.answers import as_xcom, refuse_shared_key
 from airflow_exclusive.airflow.asker import default_job_name, default_run_key, source_of
+from airflow_exclusive.airflow.beside import done_beside
 from airflow_exclusive.airflow.compat import (
     AIRFLOW_V_3_0_PLUS,
     SKIPS_WHAT_FOLLOWS,
@@ -27,7 +28,6 @@ from airflow_exclusive.airflow.handover import handed_over
 from airflow_exclusive.airflow.late_fields import LeaseInTemplate
 from airflow_exclusive.airflow.orphan import output_outlives_supervisor
 from airflow_exclusive.airflow.waiting import DEFAULT_INTERVAL, Waiter, WaitMode, chosen, trigger_arguments
-from airflow_exclusive.core.beside import done_beside
 from airflow_exclusive.core.errors import ExclusiveError, InvalidSetting, LeaseLost, NotAdmitted
 from airflow_exclusive.core.job import check_job_name, check_run_key
 from airflow_exclusive.core.settings import (
@@ -144,9 +144,7 @@ class ExclusiveMixin:
             on_lease_lost=on_lease_lost,
             on_redis_down=on_redis_down,
         )
-        _check_keeps_lease(getattr(self, "deferrable", False), getattr(self, "mode", None))
-        if getattr(self, "start_from_trigger", False):
-            raise InvalidSetting("start_from_trigger", True, "it would begin without asking: set it to False")
+        _check_keeps_lease({name: getattr(self, name, None) for name in ("deferrable", "mode", "start_from_trigger")})
 
     @classmethod
     def partial(cls, **kwargs: Any) -> Any:
@@ -330,13 +328,15 @@ def check_partial(given: Mapping[str, Any]) -> None:
     known = {name: value for name, value in given.items() if is_known(value)}
     # What decides whether others count may come with the mapping, or from default_args.
     ExclusiveMixin(**{"on_busy": "wait", "renew": False, **{name: known[name] for name in _OWN & known.keys()}})
-    _check_keeps_lease(known.get("deferrable", False), known.get("mode"))
+    _check_keeps_lease(known)
 
 
-def _check_keeps_lease(deferrable: bool, mode: str | None) -> None:
-    if deferrable:
+def _check_keeps_lease(settings: Mapping[str, Any]) -> None:
+    if settings.get("deferrable"):
         raise InvalidSetting("deferrable", True, "an exclusive task can't defer yet: set deferrable=False")
-    if mode == "reschedule":
+    if settings.get("start_from_trigger"):
+        raise InvalidSetting("start_from_trigger", True, "it would begin without asking: set it to False")
+    if settings.get("mode") == "reschedule":
         raise InvalidSetting("mode", "reschedule", "an exclusive sensor gives up its lease then: set mode='poke'")
 
 
