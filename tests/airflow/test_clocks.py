@@ -18,9 +18,8 @@ from airflow_exclusive.core.admission import Admitted
 from airflow_exclusive.core.errors import NotAdmitted
 from airflow_exclusive.core.lease import Lease
 from airflow_exclusive.guard import JobGuard
-from airflow_exclusive.stores.postgres.async_statuses import AsyncPostgresStatuses
 from tests.airflow.context import context_of
-from tests.support.ledger import JOB, NEXT_TICK, TICK
+from tests.support.ledger import JOB, NEXT_TICK, TICK, count_looks
 
 HOUR = 3600.0
 
@@ -164,16 +163,3 @@ def test_a_deferred_sensor_stays_away_as_long_as_it_has_to(
     began = time.monotonic()
     assert asyncio.run(asyncio.wait_for(event_of(trigger), 30))["outcome"] == "free"
     assert looked[0] - began >= 0.9
-
-
-def count_looks(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """When the triggerer looked at the ledger, on the monotonic clock."""
-    looked: list[float] = []
-    look = AsyncPostgresStatuses.look
-
-    async def noted(self: AsyncPostgresStatuses, request: Any) -> Any:
-        looked.append(time.monotonic())
-        return await look(self, request)
-
-    monkeypatch.setattr(AsyncPostgresStatuses, "look", noted)
-    return looked

@@ -25,7 +25,7 @@ from airflow_exclusive.node import clock
 from airflow_exclusive.standby import gate, standby
 from airflow_exclusive.stores.postgres.async_statuses import AsyncPostgresStatuses
 from airflow_exclusive.stores.redis.scripts import lock_key
-from tests.support.ledger import JOB, NEXT_TICK, TASK, TICK
+from tests.support.ledger import JOB, NEXT_TICK, TASK, TICK, count_looks
 from tests.support.proxy import HANGING, REPLY_LOST, PostgresProtocol, Proxy, RedisProtocol, script, sql
 
 FOREVER = float("inf")
@@ -336,15 +336,16 @@ def test_what_trying_again_does_not_cure_is_told_at_once(place: Place, empty_dat
         played(lambda: place.turn("ticket"))
 
 
-def test_looking_takes_nothing(place: Place) -> None:
-    lease = place.hold()
+def test_looking_takes_nothing(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    lease, looked = place.hold(), count_looks(monkeypatch)
     asked = Request(JOB, TICK, "", "triggerer")
 
     async def both() -> tuple[Woken, Woken]:
         async with standby(place.postgres) as waiting:
             free = asyncio.create_task(waiting.seen(replace(asked, run_key=NEXT_TICK), free=True, every=0.1))
             done = asyncio.create_task(waiting.seen(asked, free=False, every=0.1))
-            await asyncio.sleep(0.5)
+            while len(looked) < 6:
+                await asyncio.sleep(0.01)
             assert not free.done()
             assert not done.done()
             await asyncio.to_thread(lease.finish)

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import time
 from datetime import datetime, timedelta, timezone
 from typing import Any
+
+import pytest
 
 from airflow_exclusive.core.admission import Claim
 from airflow_exclusive.core.job import Request, Source, new_owner
 from airflow_exclusive.core.settings import LeaseSettings
+from airflow_exclusive.stores.postgres.async_statuses import AsyncPostgresStatuses
 from airflow_exclusive.stores.postgres.database import Database
 from airflow_exclusive.stores.postgres.statuses import PostgresStatuses
 
@@ -53,3 +57,16 @@ class Ledger:
 
     def close(self) -> None:
         self.database.close()
+
+
+def count_looks(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """When the triggerer looked at the ledger, on the monotonic clock."""
+    looked: list[float] = []
+    look = AsyncPostgresStatuses.look
+
+    async def noted(self: AsyncPostgresStatuses, request: Any) -> Any:
+        looked.append(time.monotonic())
+        return await look(self, request)
+
+    monkeypatch.setattr(AsyncPostgresStatuses, "look", noted)
+    return looked

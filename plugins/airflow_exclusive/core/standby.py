@@ -52,7 +52,8 @@ class Standby:
         """When it was `moment` by the database's clock, on the node's; asked for until the database answers."""
         while True:
             try:
-                return self.clock() - max(0.0, await self.statuses.clock() - moment)
+                ago = max(0.0, await self.statuses.clock() - moment)
+                return self.clock() - ago  # by the reply's arrival: patience may end late, never early
             except StoreUnavailable as error:
                 log.warning("%s; trying again", error)
                 await self.sleep(POLL_AT_MOST)
