@@ -35,6 +35,12 @@ def test_a_guarded_task_runs_and_says_what_was_decided(meetings: Meetings) -> No
     assert "admitted:" in case.log(1)
 
 
+def test_a_scheduler_has_loaded_what_the_tasks_that_it_forks_need(airflow_stack: Stack) -> None:
+    scheduler = psutil.Process(airflow_stack.airflow.daemons["scheduler"].pid)
+
+    assert [path for area in scheduler.memory_maps() if "psycopg_binary" in (path := area.path)]
+
+
 def test_an_orphan_is_waited_for_and_its_work_is_not_repeated(meetings: Meetings) -> None:
     case = meetings.run("guarded")
     note = case.note()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
 from dataclasses import dataclass, field
 
 from airflow_exclusive.airflow.compat import AIRFLOW_V_3_0_PLUS, hookimpl
@@ -44,9 +45,9 @@ def confirm_skip() -> None:
 
 
 @hookimpl
-def on_starting(component: object) -> None:
+def on_starting(component: object) -> None:  # noqa: ARG001
     """Load in a scheduler what its tasks need: those that it forks have it then, a tenth of a second sooner each."""
-    if getattr(component, "job_type", None) == "SchedulerJob":
+    if sys.argv[1:2] == ["scheduler"]:  # the component, a job, gets its type only after this
         import psycopg  # noqa: F401
         import redis  # noqa: F401
 
