@@ -8,17 +8,19 @@ from collections.abc import Iterator
 from itertools import count
 
 import psycopg
-import redis
 
-from airflow_exclusive import JobGuard
 from airflow_exclusive.core.admission import Admitted, Claim
 from airflow_exclusive.core.guard import Guard
 from airflow_exclusive.core.settings import LeaseSettings
+from airflow_exclusive.guard import ANSWER_WITHIN, JobGuard
 from airflow_exclusive.stores.postgres.database import Database
+from airflow_exclusive.stores.redis.locks import RedisLocks
 from benchmarks.figures import Figure, median_pair_ms
 
 ROUNDS = 2000
 STARTS = 60
+_TAKE = "return redis.call('SET', KEYS[1], ARGV[1], 'NX', 'PX', 30000)"
+_GIVE_BACK = "return redis.call('DEL', KEYS[1])"
 
 
 class _NoKeeper:
@@ -45,21 +47,22 @@ def _round_trips(redis_url: str, dsn: str) -> Figure:
             assert isinstance(admission, Admitted)
             admission.lease.finish()
 
-        client = redis.Redis.from_url(redis_url)
-        database = Database(dsn)
+        # Clients like the guard's own: the same retries, limits and ways to send.
+        locks, database = RedisLocks(redis_url), Database(dsn, answer_within=ANSWER_WITHIN)
+        take, give_back = (locks.client.script_load(script) for script in (_TAKE, _GIVE_BACK))
         with psycopg.connect(dsn, autocommit=True) as connection:
             connection.execute("CREATE TABLE IF NOT EXISTS bench_floor (id int PRIMARY KEY, n bigint)")
             connection.execute("INSERT INTO bench_floor VALUES (1, 0) ON CONFLICT DO NOTHING")
 
         def floor() -> None:
-            client.eval("return redis.call('SET', KEYS[1], ARGV[1], 'NX', 'PX', 30000)", 1, "bench:floor", "me")
+            locks.client.evalsha(take, 1, "bench:floor", "me")
             for _ in range(2):
                 database.run_text("UPDATE bench_floor SET n = n + 1 WHERE id = %(id)s", {"id": 1})
-            client.eval("return redis.call('DEL', KEYS[1])", 1, "bench:floor")
+            locks.client.evalsha(give_back, 1, "bench:floor")
 
         spent, least = median_pair_ms(guarded, floor, times=ROUNDS)
         database.close()
-        client.close()
+        locks.close()
     return Figure(
         "admit, finish and release over the bare round trips",
         spent / least,

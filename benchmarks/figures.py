@@ -48,14 +48,14 @@ def durations_ms(action: Callable[[], object], *, times: int, warm_up: int = 3) 
 def median_pair_ms(
     first: Callable[[], object], second: Callable[[], object], *, times: int, warm_up: int = 3
 ) -> tuple[float, float]:
-    """Medians of two actions that take turns, so that a machine that slows down slows both."""
-    firsts, seconds = [], []
+    """Medians of two actions that take turns, each the first of every other, so that nothing but they differs."""
+    measured: dict[Callable[[], object], list[float]] = {first: [], second: []}
     for turn in range(warm_up + times):
-        a, b = durations_ms(first, times=1, warm_up=0)[0], durations_ms(second, times=1, warm_up=0)[0]
-        if turn >= warm_up:
-            firsts.append(a)
-            seconds.append(b)
-    return statistics.median(firsts), statistics.median(seconds)
+        for action in (first, second) if turn % 2 else (second, first):
+            duration = durations_ms(action, times=1, warm_up=0)[0]
+            if turn >= warm_up:
+                measured[action].append(duration)
+    return statistics.median(measured[first]), statistics.median(measured[second])
 
 
 def save(figures: Iterable[Figure], path: Path) -> None:

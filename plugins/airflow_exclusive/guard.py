@@ -17,7 +17,8 @@ from airflow_exclusive.stores.postgres.statements import DEFAULT_SCHEMA
 from airflow_exclusive.stores.postgres.statuses import PostgresStatuses
 from airflow_exclusive.stores.redis.locks import RedisLocks
 
-_ANSWER_WITHIN = 15.0
+ANSWER_WITHIN = 15.0
+"""Seconds after which a connection to Postgres without an answer counts as broken."""
 
 
 class JobGuard(Guard):
@@ -34,7 +35,7 @@ class JobGuard(Guard):
 
     def __init__(self, *, redis: str, postgres: str, schema: str = DEFAULT_SCHEMA, node_id: str | None = None) -> None:
         self._redis = RedisLocks(redis)
-        self._database = Database(postgres, schema=schema, answer_within=_ANSWER_WITHIN)
+        self._database = Database(postgres, schema=schema, answer_within=ANSWER_WITHIN)
         super().__init__(
             locks=self._redis,
             statuses=PostgresStatuses(self._database),
