@@ -62,6 +62,7 @@ __all__ = [
     "conf",
     "first_rescheduled_at",
     "hookimpl",
+    "is_shown_as_success",
     "reschedule_deps",
 ]
 
@@ -75,6 +76,19 @@ def first_rescheduled_at(context: Context) -> datetime | None:
         ask = import_module("airflow.sensors.base")._orig_start_date
         first = ask(ti.dag_id, ti.task_id, ti.run_id, ti.map_index, ti.try_number)
     return first
+
+
+def is_shown_as_success(task_instance: Any) -> bool:
+    """Whether Airflow has it as a success. Airflow 3 may tell listeners of one whose message got lost on its way."""
+    if not AIRFLOW_V_3_0_PLUS:
+        return True
+    states = task_instance.get_task_states(
+        task_instance.dag_id,
+        map_index=task_instance.map_index,
+        task_ids=[task_instance.task_id],
+        run_ids=[task_instance.run_id],
+    )
+    return any("success" in of_run.values() for of_run in states.values())
 
 
 def reschedule_deps() -> frozenset[Any]:

@@ -11,7 +11,7 @@ import os
 import sys
 from dataclasses import dataclass, field
 
-from airflow_exclusive.airflow.compat import AIRFLOW_V_3_0_PLUS, hookimpl
+from airflow_exclusive.airflow.compat import AIRFLOW_V_3_0_PLUS, hookimpl, is_shown_as_success
 from airflow_exclusive.core.job import Source
 from airflow_exclusive.guard import JobGuard
 
@@ -64,7 +64,7 @@ def on_task_instance_running(previous_state: object, task_instance: object) -> N
 
 @hookimpl
 def on_task_instance_success(previous_state: object, task_instance: object) -> None:  # noqa: ARG001
-    _confirm()
+    _confirm(of=task_instance)
 
 
 @hookimpl
@@ -73,7 +73,8 @@ def on_task_instance_skipped(previous_state: object, task_instance: object) -> N
     _confirm()
 
 
-def _confirm() -> None:
+def _confirm(of: object = None) -> None:
+    """of: the task instance that Airflow should have as a success by now. As skipped it is shown only later."""
     while _waiting:
         success = _waiting.pop()
         with success.guard:
@@ -81,8 +82,10 @@ def _confirm() -> None:
                 log.info("this task is an orphan: Airflow won't see its success, so it isn't confirmed")
                 continue
             try:
+                if of and not is_shown_as_success(of):
+                    log.warning("Airflow hasn't got the success of %s, so it isn't confirmed", success.job_name)
+                    continue
                 success.guard.confirm(success.job_name, success.run_key, success.source)
-            except (
-                Exception
-            ) as error:  # a listener must never harm the task; clearing it twice then does what once should
+            # A listener must never harm the task; clearing it twice then does what once should.
+            except Exception as error:
                 log.warning("could not confirm the success of %s %s: %s", success.job_name, success.run_key, error)
