@@ -24,7 +24,6 @@ from airflow_exclusive.core.standby import Woken
 from airflow_exclusive.node import clock
 from airflow_exclusive.standby import gate, standby
 from airflow_exclusive.stores.postgres.async_statuses import AsyncPostgresStatuses
-from airflow_exclusive.stores.redis.scripts import lock_key
 from tests.support.ledger import JOB, NEXT_TICK, TASK, TICK, count_looks
 from tests.support.proxy import HANGING, REPLY_LOST, PostgresProtocol, Proxy, RedisProtocol, script, sql
 
@@ -54,8 +53,7 @@ class Place:
             return await waiting.turn(asked, patience, locks)
 
     def lock(self) -> str | None:
-        with redis.Redis.from_url(self.redis, decode_responses=True) as client:
-            return client.get(lock_key(JOB))
+        return self.guard.locks.owner(JOB)
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from airflow_exclusive.core.ports import LockAnswer
-from airflow_exclusive.stores.redis.address import Address
+from airflow_exclusive.stores.redis.address import Address, clients
 from airflow_exclusive.stores.redis.locks import ErrorsMapped, lock_answer
 from airflow_exclusive.stores.redis.scripts import lock_key, lua, milliseconds
 
@@ -33,7 +33,8 @@ class AsyncRedisLocks:
 
     async def close(self) -> None:
         if "_client" in self.__dict__:
-            await self._client.aclose()
+            for client in clients(self._client):
+                await client.aclose()
 
     @cached_property
     def _client(self) -> redis.asyncio.Redis:
