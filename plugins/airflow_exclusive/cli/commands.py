@@ -288,7 +288,8 @@ def doctor(*, as_json: bool, redis: str, postgres: str, schema: str) -> None:
     from airflow_exclusive.stores.redis.locks import RedisLocks
 
     locks, database = RedisLocks(redis), Database(postgres, schema=schema, retry_for=0.0)
-    findings = [*redis_checks.check(locks), *postgres_checks.check(database)]
+    gate_ahead = functools.partial(redis_checks.clock_ahead, locks)
+    findings = [*redis_checks.check(locks), *postgres_checks.check(database, gate_ahead=gate_ahead)]
     locks.close()
     database.close()
     show_findings(findings, as_json)
