@@ -229,6 +229,15 @@ def test_a_dead_runners_job_goes_to_a_waiter_when_its_lease_lapses(place: Place)
     answer.lease.finish()
 
 
+def test_a_lock_that_an_ended_attempt_has_left_holds_no_waiter_up(place: Place) -> None:
+    """Its release got lost, or a failover brought the lock back."""
+    lease = place.hold(NEXT_TICK)
+    lease.finish()
+    assert place.guard.locks.acquire(JOB, lease.owner, 300).mine
+    assert played(lambda: place.turn("ticket")).outcome == "free"
+    assert place.lock() == "ticket"
+
+
 def test_patience_ends(place: Place) -> None:
     lease = place.hold()
     woken = played(lambda: place.turn("ticket", wait=0.5))

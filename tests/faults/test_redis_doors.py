@@ -236,8 +236,7 @@ def test_a_failover_while_a_waiter_waits_loses_no_wait(
     caplog.set_level(logging.WARNING, "airflow_exclusive.core.standby")
     with JobGuard(redis=guarded_pair.url, postgres=database) as guard:
         here = Place(guarded_pair.url, database, guard)
-        # Its lock may outlive it on the replica, and holds everybody up until it lapses.
-        runner = here.hold("the tick before", settings=settings(6))
+        runner = here.hold("the tick before", settings=settings(60))  # its lock may outlive it on the replica
 
         async def waiter() -> Woken:
             async with shared(here.redis) as locks:
@@ -247,7 +246,7 @@ def test_a_failover_while_a_waiter_waits_loses_no_wait(
                 return await turn
 
         assert played(waiter).outcome == "free"
-        answer = guard.admit(JOB, run_key=TICK, elsewhere=Elsewhere(ticket="ticket"), settings=settings(6))
+        answer = guard.admit(JOB, run_key=TICK, elsewhere=Elsewhere(ticket="ticket"), settings=settings(30))
         assert isinstance(answer, Admitted)
         assert guarded_pair.replica.client.get(KEY) == answer.lease.owner
         answer.lease.finish()
