@@ -8,7 +8,7 @@ from datetime import datetime, timedelta, timezone
 from typing import Any
 
 import pytest
-from airflow.providers.common.compat.sdk import DAG, BaseOperator, BaseSensorOperator
+from airflow.providers.common.compat.sdk import DAG, BaseOperator, BaseSensorOperator, TaskGroup
 from airflow.providers.standard.operators.empty import EmptyOperator
 from airflow.providers.standard.operators.python import PythonOperator
 from airflow.providers.standard.operators.trigger_dagrun import TriggerDagRunOperator
@@ -275,10 +275,72 @@ def test_what_a_task_says_itself_beats_default_args(make: Make) -> None:
     assert (task.lease_settings.ttl, task.on_busy) == (5, "fail")
 
 
-@pytest.mark.parametrize("make", MAKERS)
-def test_a_default_arg_that_cannot_work_is_refused(make: Make) -> None:
-    with DAG("any", schedule=None, default_args={"lock_ttl": 0}), pytest.raises(InvalidSetting, match="lock_ttl=0"):
+@pytest.mark.parametrize("make", [bash, decorated])
+@pytest.mark.parametrize(("settings", "field", "cure"), WRONG, ids=repr)
+def test_a_default_arg_that_cannot_work_is_refused_like_a_tasks_own(
+    make: Make, settings: dict[str, Any], field: str, cure: str
+) -> None:
+    with DAG("any", schedule=None, default_args=settings), pytest.raises(InvalidSetting) as refused:
         make()
+    assert_tells(refused.value, settings[field], field, cure)
+
+
+@pytest.mark.parametrize("make", MAPPED)
+@pytest.mark.parametrize(
+    ("settings", "field", "cure"), [one for one in WRONG if tuple(one[0]) not in [(n,) for n in BY_THE_MAPPING]]
+)
+def test_a_default_arg_that_cannot_work_is_refused_for_mapped_tasks(
+    make: Make, settings: dict[str, Any], field: str, cure: str
+) -> None:
+    with DAG("any", schedule=None, default_args=settings), pytest.raises(InvalidSetting) as refused:
+        make()
+    assert_tells(refused.value, settings[field], field, cure)
+
+
+@pytest.mark.parametrize("make", [*MAKERS, *MAPPED])
+def test_default_args_of_a_group_and_of_a_task_are_judged_as_well(make: Make) -> None:
+    with DAG("any", schedule=None, default_args={"lock_ttl": 60}):
+        with TaskGroup("group", default_args={"lock_ttl": 0}), pytest.raises(InvalidSetting, match="lock_ttl=0"):
+            make()
+        with pytest.raises(InvalidSetting, match="on_busy='pray'"):
+            make(default_args={"on_busy": "pray"})
+
+
+@pytest.mark.parametrize("make", [*MAKERS, *MAPPED])
+def test_a_default_arg_that_the_task_replaces_is_not_judged(make: Make) -> None:
+    with DAG("any", schedule=None, default_args={"lock_ttl": 0, "mode": "reschedule"}):
+        assert make(lock_ttl=60).task_id == "work"
+
+
+def test_what_a_default_arg_is_to_fit_may_be_mapped_over() -> None:
+    with DAG("any", schedule=None, default_args={"on_busy": "skip", "renew": True, "expected_duration": 9}):
+        partial = ExclusiveBashOperator.partial(task_id="work", bash_command="true", wait_timeout=60)
+        assert partial.expand(on_busy=["wait"], renew=[False]).task_id == "work"
+
+
+@pytest.mark.parametrize("make", MAPPED)
+def test_default_args_that_a_template_will_give_are_not_judged(make: Make) -> None:
+    with DAG("any", schedule=None, default_args={"job_name": "{{ '\n' }}"}):
+        assert make().task_id == "work"
+
+
+@pytest.mark.parametrize("sensor", [JobAdmissionSensor, JobStatusSensor])
+@pytest.mark.parametrize("wrong", [{"job_name": 7}, {"job_name": "x", "run_key": ""}], ids=str)
+def test_default_args_of_sensors_are_judged(sensor: Any, wrong: dict[str, Any]) -> None:
+    with DAG("any", schedule=None, default_args=wrong):
+        with pytest.raises(InvalidSetting, match="must"):
+            sensor(task_id="one")
+        with pytest.raises(InvalidSetting, match="must"):
+            sensor.partial(task_id="many").expand(timeout=[1, 2])
+
+
+def test_the_answer_to_done_of_a_sensor_may_be_wrong_in_default_args() -> None:
+    with DAG("any", schedule=None, default_args={"on_done": "wait"}):
+        with pytest.raises(InvalidSetting, match="on_done='wait'"):
+            JobAdmissionSensor(task_id="one", job_name="x")
+        with pytest.raises(InvalidSetting, match="on_done='wait'"):
+            JobAdmissionSensor.partial(task_id="many").expand(job_name=["a", "b"])
+        assert JobStatusSensor.partial(task_id="other").expand(job_name=["a", "b"])
 
 
 @pytest.mark.parametrize("make", MAKERS)

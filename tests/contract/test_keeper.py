@@ -22,12 +22,15 @@ from airflow_exclusive.core.admission import Admitted, AlreadyDone, Busy
 from airflow_exclusive.core.lease import Lease
 from airflow_exclusive.core.settings import LeaseSettings
 from airflow_exclusive.guard import JobGuard
+from airflow_exclusive.keeper.handle import KeeperHandle
+from airflow_exclusive.keeper.order import Order
 from airflow_exclusive.stores.postgres.schema import upgrade
 from airflow_exclusive.stores.redis.scripts import lock_key
 from deploy.embedded.postgres import EmbeddedPostgres
 from deploy.embedded.valkey import EmbeddedValkey
 from tests.support.jobs import JobProcess, alive, freeze, thaw
 from tests.support.ledger import JOB, TICK
+from tests.support.proxied_node import keepers
 from tests.support.waiting import eventually, stays
 
 TTL = 3.0
@@ -117,6 +120,36 @@ def test_a_lease_that_ends_at_once_leaves_no_keeper_either(guard: JobGuard, redi
     assert not [
         child for child in psutil.Process().children() if any("keeper.process" in part for part in child.cmdline())
     ]
+
+
+def no_thread(*_: object) -> None:
+    raise RuntimeError("can't start new thread")
+
+
+def no_memory(*_: object) -> str:
+    raise MemoryError
+
+
+@pytest.mark.parametrize(
+    ("what", "name", "fails"),
+    [(Order, "to_json", no_memory), (KeeperHandle, "_start_watching", no_thread)],
+    ids=["before it knows its job", "when it may be up already"],
+)
+def test_a_keeper_that_cannot_be_used_is_not_left_behind(
+    guard: JobGuard, redis_client: redis.Redis, monkeypatch: pytest.MonkeyPatch, what: type, name: str, fails: Any
+) -> None:
+    """It would renew for nobody, and then end this process since its lease is lost."""
+    monkeypatch.setattr(what, name, fails)
+    open_before = psutil.Process().num_fds()
+    guard.locks.owner(JOB)
+    guard.status()
+    connected = psutil.Process().num_fds() - open_before
+    with pytest.raises((MemoryError, RuntimeError)):
+        guard.admit(JOB, run_key=TICK, settings=LeaseSettings(ttl=TTL, on_lease_lost="raise"))
+    assert keepers() == []
+    assert psutil.Process().num_fds() == open_before + connected
+    assert outcomes(guard) == ["failed"]
+    assert redis_client.get(lock_key(JOB)) is None
 
 
 def test_c_code_that_holds_the_gil_past_the_ttl_does_not_lose_the_lease(job: Any, guard: JobGuard) -> None:
@@ -333,6 +366,25 @@ def test_a_released_job_is_killed_though_its_keeper_freezes_after_telling_it(job
     eventually(lambda: runner.tell("check") != "held")
     freeze(runner.keeper)
     assert runner.ended() == -signal.SIGKILL
+
+
+def test_a_released_job_is_killed_though_nobody_reads_what_its_keeper_says(
+    start: Start, redis_url: str, database: str
+) -> None:
+    """A reader of standard error that stands still must not hold the keeper up."""
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)
+    with suppress(BlockingIOError):
+        while True:
+            os.write(writer, b"x" * 4096)
+    os.set_blocking(writer, True)
+    with JobGuard(redis=redis_url, postgres=database) as guard:
+        runner = start(redis_url, database, on_lease_lost="stop", stderr=writer)
+        runner.tell("ignore_sigterm")
+        guard.release(JOB, reason="node-a burns")
+        assert runner.ended(2 * TTL) == -signal.SIGKILL
+    os.close(reader)
+    os.close(writer)
 
 
 def test_a_released_job_that_wants_to_know_is_told(job: Any, guard: JobGuard) -> None:

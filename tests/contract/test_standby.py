@@ -24,7 +24,6 @@ from airflow_exclusive.core.standby import Woken
 from airflow_exclusive.node import clock
 from airflow_exclusive.standby import gate, standby
 from airflow_exclusive.stores.postgres.async_statuses import AsyncPostgresStatuses
-from airflow_exclusive.stores.redis.scripts import lock_key
 from tests.support.ledger import JOB, NEXT_TICK, TASK, TICK, count_looks
 from tests.support.proxy import HANGING, REPLY_LOST, PostgresProtocol, Proxy, RedisProtocol, script, sql
 
@@ -54,8 +53,7 @@ class Place:
             return await waiting.turn(asked, patience, locks)
 
     def lock(self) -> str | None:
-        with redis.Redis.from_url(self.redis, decode_responses=True) as client:
-            return client.get(lock_key(JOB))
+        return self.guard.locks.owner(JOB)
 
 
 @pytest.fixture
@@ -229,6 +227,15 @@ def test_a_dead_runners_job_goes_to_a_waiter_when_its_lease_lapses(place: Place)
     assert isinstance(answer, Admitted)
     assert answer.took_over is not None
     answer.lease.finish()
+
+
+def test_a_lock_that_an_ended_attempt_has_left_holds_no_waiter_up(place: Place) -> None:
+    """Its release got lost, or a failover brought the lock back."""
+    lease = place.hold(NEXT_TICK)
+    lease.finish()
+    assert place.guard.locks.acquire(JOB, lease.owner, 300).mine
+    assert played(lambda: place.turn("ticket")).outcome == "free"
+    assert place.lock() == "ticket"
 
 
 def test_patience_ends(place: Place) -> None:

@@ -9,11 +9,10 @@ from pathlib import Path
 import pytest
 
 from airflow_exclusive.stores.postgres.schema import upgrade
-from deploy.embedded.ports import free_port
 from deploy.embedded.postgres import PostgresServer
 from tests.support.certificates import Certificates
 from tests.support.redis_groups import GuardedPair, RedisCluster
-from tests.support.servers import OddPostgres, PgBouncer, SystemPostgres, SystemRedis
+from tests.support.servers import Door, OddPostgres, PgBouncer, SystemPostgres, SystemRedis
 
 
 @pytest.fixture(scope="session")
@@ -88,20 +87,14 @@ def certificates(server_folder: Path) -> Certificates:
 
 
 @pytest.fixture(scope="session")
-def tls_redis(server_folder: Path, certificates: Certificates) -> Iterator[SystemRedis]:
+def locked_door(certificates: Certificates) -> Door:
+    return Door(certificates, "p@ss:word/1")
+
+
+@pytest.fixture(scope="session")
+def tls_redis(server_folder: Path, locked_door: Door) -> Iterator[SystemRedis]:
     """With TLS alone, and a password."""
-    server = SystemRedis(
-        server_folder / "tls-redis",
-        {
-            "tls-port": free_port(),
-            "port": 0,
-            "tls-cert-file": certificates.certificate,
-            "tls-key-file": certificates.key,
-            "tls-ca-cert-file": certificates.authority,
-            "tls-auth-clients": "no",
-            "requirepass": "p@ss:word/1",
-        },
-    )
+    server = SystemRedis(server_folder / "tls-redis", locked_door.settings())
     try:
         yield server.start()
     finally:

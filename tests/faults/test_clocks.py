@@ -21,7 +21,7 @@ from airflow_exclusive.node import clock
 from tests.support.jobs import JobProcess, freeze
 from tests.support.ledger import JOB, TICK
 from tests.support.proxied_node import Truth, settings
-from tests.support.servers import not_installed
+from tests.support.set_clock import SetClock
 from tests.support.waiting import eventually
 
 TTL = 6.0
@@ -29,38 +29,19 @@ TTL = 6.0
 HOUR = 3600
 
 
-class NodeClock:
-    """The wall clock of processes that are started from now on; the monotonic one is left alone, as the kernel does."""
+class NodeClock(SetClock):
+    """Of processes that are started from now on."""
 
     def __init__(self, file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        libraries = list(Path("/usr/lib").glob("*/faketime/libfaketime.so.1"))
-        if not libraries:
-            not_installed("libfaketime")
-        self._file, self.library = file, str(libraries[0])
-        self.set(0)
-        for name, value in {
-            "LD_PRELOAD": self.library,
-            "FAKETIME_TIMESTAMP_FILE": str(file),
-            "FAKETIME_NO_CACHE": "1",
-            "FAKETIME_DONT_FAKE_MONOTONIC": "1",
-            "DONT_FAKE_MONOTONIC": "1",
-        }.items():
+        super().__init__(file)
+        for name, value in self.environment.items():
             monkeypatch.setenv(name, value)
-
-    def set(self, seconds: int) -> None:
-        """So much ahead of the true time."""
-        fresh = self._file.with_suffix(".new")
-        fresh.write_text(f"{seconds:+d}\n")
-        fresh.rename(self._file)
 
     def shows(self) -> tuple[float, float]:
         """Seconds by which the wall clock and the keepers' own differ from the truth, as a process sees them."""
         ask = "import time; from airflow_exclusive.node import clock; print(time.time(), clock())"
         wall, monotonic = map(float, python("-c", ask).split())
         return wall - time.time(), monotonic - clock()
-
-    def rules(self, *pids: int) -> bool:
-        return all(self.library in Path(f"/proc/{pid}/maps").read_text() for pid in pids)
 
 
 def python(*arguments: str) -> str:

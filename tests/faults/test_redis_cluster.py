@@ -18,7 +18,9 @@ from tests.contract.test_redis_locks import (  # noqa: F401
     locks,
     test_a_key_of_somebody_elses_making_is_told,
     test_a_release_leaves_no_key_behind_for_long,
+    test_a_release_wakes_one_waiter_and_no_more,
     test_a_server_that_forgot_the_scripts_gets_them_again,
+    test_a_ticket_is_traded_for_a_lock_once,
     test_a_wake_up_that_came_before_the_waiter_is_not_lost,
     test_among_many_at_once_one_gets_the_lock,
     test_another_one_learns_who_has_it_and_for_how_long,
@@ -32,6 +34,13 @@ from tests.contract.test_redis_locks import (  # noqa: F401
     test_two_jobs_do_not_know_each_other,
     test_who_asks_again_after_a_lost_reply_finds_its_own_lock,
     test_whose_lock_it_is_can_be_seen,
+)
+from tests.contract.test_standby import (  # noqa: F401
+    place,
+    quick,
+    test_a_reservation_keeps_everybody_else_out_and_lapses_when_nobody_comes_for_it,
+    test_of_two_workers_that_were_woken_for_one_waiter_one_is_admitted,
+    test_two_copies_of_a_trigger_are_one_waiter,
 )
 from tests.support import ledger
 from tests.support.proxied_node import Node, Truth

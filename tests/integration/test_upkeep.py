@@ -366,7 +366,50 @@ def test_purge_of_effects_forgets_old_marks(database: str, connection: psycopg.C
     assert connection.execute("SELECT run_key FROM exclusive.scheduled_job_effect").fetchall() == [("new",)]
 
 
+def test_purge_tells_programs_how_much(database: str) -> None:
+    ledger = Ledger(database)
+    ledger.done(0, request("old"))
+    ledger.done(10, request("last"))
+    ledger.close()
+    done = run("purge", "--older-than", "30", "--postgres", database, "--json")
+    assert json.loads(done.output) == {"runs": 1, "refusals": 0}
+    done = run("purge", "--older-than", "30", "--effects", "--postgres", database, "--json")
+    assert json.loads(done.output) == {"effects": 0}
+
+
+@pytest.mark.parametrize("days", ["-1", "36526", "99999999999", "soon"])
+def test_purge_of_days_that_cannot_be_is_refused(database: str, days: str) -> None:
+    done = run("purge", "--older-than", days, "--postgres", database)
+    assert done.exit_code == 2
+    assert "--older-than" in done.output
+
+
 # init
+
+
+def test_init_tells_programs_what_was_applied(empty_database: str) -> None:
+    done = run("init", "--postgres", empty_database, "--schema", "jobs", "--json")
+    assert json.loads(done.output) == {"schema": "jobs", "applied": ["status 0001", "effects 0001"]}
+    again = run("init", "--postgres", empty_database, "--schema", "jobs", "--json")
+    assert (again.exit_code, json.loads(again.output)) == (0, {"schema": "jobs", "applied": []})
+
+
+def test_init_refuses_statements_as_json() -> None:
+    done = run("init", "--sql", "--json")
+    assert done.exit_code == 2
+    assert "--sql=True: prints statements, and can't be given together with --json" in done.output
+
+
+def test_init_of_a_schema_that_cannot_be_asks_no_server() -> None:
+    done = run("init", "--postgres", "postgresql://127.0.0.1:1/nobody", "--schema", "a b")
+    assert (done.exit_code, "--schema='a b': must be a plain name" in done.output) == (2, True)
+
+
+@pytest.mark.parametrize("question", [["history", ""], ["release", "", "--reason", "x"], ["run", "", "--", "true"]])
+def test_a_job_without_a_name_is_refused(redis_url: str, database: str, question: list[str]) -> None:
+    command, *rest = question
+    done = run(command, "--redis", redis_url, "--postgres", database, *rest)
+    assert (done.exit_code, done.output) == (2, "airflow-exclusive: JOB='': must not be empty\n")
 
 
 def test_the_printed_statements_make_the_same_tables(empty_database: str) -> None:

@@ -28,9 +28,17 @@ def alive(pid: int) -> bool:
 class JobProcess:
     """One job; `keeper` is its first keeper's pid."""
 
-    def __init__(self, redis: str, postgres: str, run_key: str = TICK, wait: float = 0, **settings: Any) -> None:
+    def __init__(
+        self,
+        redis: str,
+        postgres: str,
+        run_key: str = TICK,
+        wait: float = 0,
+        stderr: int | None = None,
+        **settings: Any,
+    ) -> None:
         order = {"redis": redis, "postgres": postgres, "job": JOB, "run_key": run_key, "wait": wait}
-        self.process = children.start("tests.support.job", json.dumps({**order, "settings": settings}))
+        self.process = children.start("tests.support.job", json.dumps({**order, "settings": settings}), stderr=stderr)
         self.pid = self.process.pid
         self._lines: queue.Queue[str] = queue.Queue()
         self._reader = threading.Thread(target=self._read, daemon=True)

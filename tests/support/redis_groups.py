@@ -3,28 +3,30 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
 import redis
 
 from deploy.embedded.ports import LOOPBACK, free_port
-from tests.support.servers import SystemRedis
+from tests.support.servers import Door, SystemRedis
 from tests.support.waiting import eventually
 
 SLOTS = 16384
 MASTER = "the-gate"
+_OPEN = Door()
 
 
 class RedisCluster:
     """Three masters that share the slots."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    def __init__(self, folder: Path, door: Door = _OPEN) -> None:
+        self.folder, self._door = folder, door
         self.servers = [SystemRedis(folder / str(n), self._settings()) for n in range(3)]
 
     @property
     def url(self) -> str:
-        return "redis+cluster://" + ",".join(f"{LOOPBACK}:{server.port}" for server in self.servers)
+        return self._door.url("cluster", _hosts(self.servers))
 
     def start(self) -> RedisCluster:
         for server in self.servers:
@@ -54,10 +56,9 @@ class RedisCluster:
             server.remove()
         shutil.rmtree(self.folder, ignore_errors=True)
 
-    @staticmethod
-    def _settings() -> dict[str, object]:
+    def _settings(self) -> dict[str, object]:
         return {
-            "port": free_port(),
+            **self._door.settings(),
             "cluster-port": free_port(),  # the default is in the range of outgoing connections
             "cluster-enabled": "yes",
             "cluster-node-timeout": 2000,
@@ -76,26 +77,41 @@ def _cluster_is_whole(server: SystemRedis) -> bool:
     return told["cluster_state"] == "ok" and told["cluster_known_nodes"] == "3"
 
 
-class GuardedPair:
-    """A master with one replica, and three sentinels who agree after a second that it is down."""
+def _hosts(servers: Sequence[SystemRedis]) -> str:
+    return ",".join(f"{LOOPBACK}:{server.port}" for server in servers)
 
-    def __init__(self, folder: Path) -> None:
-        self.master = SystemRedis(folder / "master", {"repl-diskless-sync-delay": 0})
-        follow = {"replicaof": f"{LOOPBACK} {self.master.port}", "repl-diskless-sync-delay": 0}
+
+class GuardedPair:
+    """A master with one replica, and three sentinels who agree after a second that it is down.
+
+    door, watched_by: of the two, and of the sentinels.
+    """
+
+    def __init__(self, folder: Path, door: Door = _OPEN, watched_by: Door = _OPEN) -> None:
+        self._door, self._watched_by = door, watched_by
+        in_step = {**door.settings(), "repl-diskless-sync-delay": 0}
+        self.master = SystemRedis(folder / "master", in_step)
+        follow = {**in_step, **door.settings(), "replicaof": f"{LOOPBACK} {self.master.port}"}
         self.replica = SystemRedis(folder / "replica", follow)
-        watch = {
-            "sentinel": [
-                f"monitor {MASTER} {LOOPBACK} {self.master.port} 2",
-                f"down-after-milliseconds {MASTER} 1000",
-                f"failover-timeout {MASTER} 5000",
-            ]
-        }
-        self.sentinels = [SystemRedis(folder / f"sentinel-{n}", watch, sentinel=True) for n in range(3)]
+        watch = [
+            f"monitor {MASTER} {LOOPBACK} {self.master.port} 2",
+            f"down-after-milliseconds {MASTER} 1000",
+            f"failover-timeout {MASTER} 5000",
+        ]
+        if door.password:
+            watch.append(f"auth-pass {MASTER} {door.password}")
+        if watched_by.password:
+            watch.append(f"sentinel-pass {watched_by.password}")
+        self.sentinels = [
+            SystemRedis(folder / f"sentinel-{n}", {**watched_by.settings(), "sentinel": watch}, sentinel=True)
+            for n in range(3)
+        ]
 
     @property
     def url(self) -> str:
-        hosts = ",".join(f"{LOOPBACK}:{sentinel.port}" for sentinel in self.sentinels)
-        return f"redis+sentinel://{hosts}/{MASTER}/0"
+        return self._door.url(
+            "sentinel", f"{_hosts(self.sentinels)}/{MASTER}/0", sentinel_password=self._watched_by.password
+        )
 
     def start(self) -> GuardedPair:
         self.master.start()
@@ -116,6 +132,9 @@ class GuardedPair:
     def fail_over(self) -> None:
         """The master dies, and its replica becomes what the sentinels say is the master."""
         self.master.kill()
+        self.wait_for_failover()
+
+    def wait_for_failover(self) -> None:
         eventually(lambda: self._told_by(self.sentinels[0]) == self.replica.port, 30)
         eventually(lambda: self.replica.client.role()[0] == "master", 10)
 

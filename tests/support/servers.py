@@ -7,10 +7,11 @@ import shutil
 import signal
 import socket
 from collections.abc import Mapping
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any, NoReturn
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlencode, urlsplit
 
 import psycopg
 import pytest
@@ -20,6 +21,7 @@ from deploy.embedded.account import Account, server_environment, service_folder
 from deploy.embedded.ports import LOOPBACK, free_port
 from deploy.embedded.postgres import EmbeddedPostgres
 from deploy.embedded.process import Daemon, wait_until
+from tests.support.certificates import Certificates
 
 
 def program(name: str, *places: str) -> Path:
@@ -115,6 +117,41 @@ class PgBouncer:
         return True
 
 
+@dataclass(frozen=True)
+class Door:
+    """How a Redis is reached: by anybody, or with TLS alone and a password."""
+
+    certificates: Certificates | None = None
+    password: str = ""
+
+    def settings(self) -> dict[str, Any]:
+        """With a port of its own each time."""
+        settings: dict[str, Any] = {"port": free_port()}
+        if self.certificates is not None:
+            settings = {
+                "tls-port": settings["port"],
+                "port": 0,
+                "tls-cert-file": self.certificates.certificate,
+                "tls-key-file": self.certificates.key,
+                "tls-ca-cert-file": self.certificates.authority,
+                "tls-auth-clients": "no",
+                "tls-replication": "yes",
+                "tls-cluster": "yes",
+            }
+        if self.password:
+            settings |= {"requirepass": self.password, "masterauth": self.password}
+        return settings
+
+    def url(self, kind: str, place: str, **options: str) -> str:
+        """kind: "", "sentinel" or "cluster"; place: hosts, and what comes after them."""
+        scheme = ("rediss" if self.certificates else "redis") + (f"+{kind}" if kind else "")
+        login = f":{quote(self.password, safe='')}@" if self.password else ""
+        if self.certificates:
+            options["ssl_ca_certs"] = str(self.certificates.authority)
+        query = urlencode({name: value for name, value in options.items() if value})
+        return f"{scheme}://{login}{place}" + (f"?{query}" if query else "")
+
+
 class SystemRedis:
     """The redis-server of the distribution (7.0 in Debian 12), or a sentinel; `settings` as in redis.conf."""
 
@@ -131,7 +168,16 @@ class SystemRedis:
     @cached_property
     def client(self) -> redis.Redis:
         """For the tests themselves; it doesn't try again."""
-        return redis.Redis(host=LOOPBACK, port=self.port, decode_responses=True, socket_timeout=10)
+        tls = "tls-port" in self._given
+        return redis.Redis(
+            host=LOOPBACK,
+            port=self.port,
+            password=self._given.get("requirepass"),
+            ssl=tls,
+            ssl_ca_certs=str(self._given["tls-ca-cert-file"]) if tls else None,
+            decode_responses=True,
+            socket_timeout=10,
+        )
 
     def start(self) -> SystemRedis:
         if self.daemon is not None and self.daemon.alive:

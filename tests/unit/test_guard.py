@@ -331,6 +331,25 @@ def test_a_stale_attempt_leaves_the_lock_of_its_successor_alone() -> None:
     assert asked.locks.holder == "successor"
 
 
+@pytest.mark.parametrize("error", [StoreUnavailable("nobody answers"), StoreMisconfigured("no privilege")], ids=repr)
+def test_a_stale_write_is_told_though_it_cannot_be_recorded(
+    error: Exception, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise error
+
+    asked = world(CLAIMED)
+    lease = lease_of(asked)
+    monkeypatch.setattr(asked.statuses, "refuse", fail)
+    asked.effects.append(StaleWrite("token 1 is refused"))
+    with pytest.raises(StaleWrite, match="token 1 is refused"), lease.transaction(object()):
+        pass
+    asked.statuses.recorded = "taken_over"
+    with pytest.raises(StaleWrite, match="already ended as taken_over"):
+        lease.finish()
+    assert caplog.text.count(str(error)) == 2
+
+
 def test_the_lock_is_given_back_even_if_the_truth_does_not_answer() -> None:
     asked = world(CLAIMED)
     lease = lease_of(asked)

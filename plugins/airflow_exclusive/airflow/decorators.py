@@ -9,7 +9,8 @@ import attrs
 from airflow.providers.standard.operators.python import PythonOperator
 
 from airflow_exclusive.airflow.compat import DecoratedOperator, TaskDecorator, TaskDecoratorBase
-from airflow_exclusive.airflow.mixin import ExclusiveMixin, check_partial
+from airflow_exclusive.airflow.early_checks import check_default_args
+from airflow_exclusive.airflow.mixin import ExclusiveMixin, check_own, check_partial
 from airflow_exclusive.airflow.operators import OWN_TEMPLATE_FIELDS, LeaseAsArgument
 
 
@@ -35,6 +36,12 @@ class _Task(TaskDecoratorBase):  # type: ignore[misc]
     def __attrs_post_init__(self) -> None:
         check_partial(self.kwargs)
         super().__attrs_post_init__()
+
+    def _expand(self, expand_input: Any, *, strict: bool) -> Any:
+        """Of `expand()` and `expand_kwargs()`."""
+        made = super()._expand(expand_input, strict=strict)
+        check_default_args(check_own, self.kwargs, made.operator.dag, made.operator.task_group)
+        return made
 
 
 def exclusive_task(

@@ -23,7 +23,7 @@ from airflow_exclusive.airflow.compat import (
     TaskDeferred,
     reschedule_deps,
 )
-from airflow_exclusive.airflow.early_checks import checked_unless_template, is_known
+from airflow_exclusive.airflow.early_checks import checked_partial, checked_unless_template, is_known
 from airflow_exclusive.airflow.handover import handed_over
 from airflow_exclusive.airflow.late_fields import LeaseInTemplate
 from airflow_exclusive.airflow.orphan import output_outlives_supervisor
@@ -150,7 +150,7 @@ class ExclusiveMixin:
     def partial(cls, **kwargs: Any) -> Any:
         """The tasks are only made when they run: what is known of their settings now is checked now."""
         check_partial(kwargs)
-        return super().partial(**kwargs)  # type: ignore[misc]
+        return checked_partial(check_own, kwargs, super().partial(**kwargs))  # type: ignore[misc]
 
     def execute(self, context: Context, event: dict[str, Any] | None = None, **for_airflow: Any) -> Any:
         """Also where a trigger's `event` comes back to. `for_airflow`: Airflow 2's sign that it calls this itself."""
@@ -325,10 +325,15 @@ class ExclusiveMixin:
 
 def check_partial(given: Mapping[str, Any]) -> None:
     """Raise the `InvalidSetting` that a task with these arguments, and others that aren't known yet, would raise."""
-    known = {name: value for name, value in given.items() if is_known(value)}
+    check_own(given)
+    _check_keeps_lease({name: value for name, value in given.items() if is_known(value)})
+
+
+def check_own(given: Mapping[str, Any]) -> None:
+    """The same for the arguments of `ExclusiveMixin` alone."""
+    known = {name: given[name] for name in _OWN & given.keys() if is_known(given[name])}
     # What decides whether others count may come with the mapping, or from default_args.
-    ExclusiveMixin(**{"on_busy": "wait", "renew": False, **{name: known[name] for name in _OWN & known.keys()}})
-    _check_keeps_lease(known)
+    ExclusiveMixin(**{"on_busy": "wait", "renew": False, **known})
 
 
 def _check_keeps_lease(settings: Mapping[str, Any]) -> None:

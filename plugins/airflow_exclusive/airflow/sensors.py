@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
@@ -14,7 +15,7 @@ from airflow_exclusive.airflow.compat import (
     BaseSensorOperator,
     Context,
 )
-from airflow_exclusive.airflow.early_checks import checked_unless_template, is_known
+from airflow_exclusive.airflow.early_checks import checked_partial, checked_unless_template, is_known
 from airflow_exclusive.core.errors import ExclusiveError
 from airflow_exclusive.core.job import check_job_name, check_run_key
 from airflow_exclusive.core.settings import OnDone, check_choice
@@ -49,13 +50,15 @@ class _JobSensor(BaseSensorOperator):
     @classmethod
     def partial(cls, **kwargs: Any) -> Any:
         """The tasks are only made when they run: what is known of their settings now is checked now."""
-        if "job_name" in kwargs:
-            checked_unless_template(check_job_name, kwargs["job_name"])
-        if kwargs.get("run_key") is not None:
-            checked_unless_template(check_run_key, kwargs["run_key"])
-        if is_known(on_done := kwargs.get("on_done", "skip")):
-            check_choice("on_done", on_done, OnDone)
-        return super().partial(**kwargs)
+        cls._check_own(kwargs)
+        return checked_partial(cls._check_own, kwargs, super().partial(**kwargs))
+
+    @classmethod
+    def _check_own(cls, given: Mapping[str, Any]) -> None:
+        if "job_name" in given:
+            checked_unless_template(check_job_name, given["job_name"])
+        if given.get("run_key") is not None:
+            checked_unless_template(check_run_key, given["run_key"])
 
     def execute(self, context: Context) -> Any:
         if not self.deferrable:
@@ -129,6 +132,12 @@ class JobAdmissionSensor(_JobSensor):
         super().__init__(**kwargs)
         check_choice("on_done", on_done, OnDone)
         self.on_done = on_done
+
+    @classmethod
+    def _check_own(cls, given: Mapping[str, Any]) -> None:
+        super()._check_own(given)
+        if is_known(on_done := given.get("on_done", "skip")):
+            check_choice("on_done", on_done, OnDone)
 
     def _finish(self, why: str) -> None:
         if self.on_done == "skip":

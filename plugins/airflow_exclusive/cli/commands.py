@@ -17,6 +17,7 @@ from airflow_exclusive.stores.postgres.statements import DEFAULT_SCHEMA
 
 _BAD_USAGE = 2
 _FAILED = 1
+_CENTURY = 36525
 
 
 class _Seconds(click.ParamType[float]):
@@ -51,7 +52,7 @@ _schema = click.option(
     show_default=True,
     help="Schema of the tables",
 )
-_json = click.option("--json", "as_json", is_flag=True, help="For programs: JSON instead of a table")
+_json = click.option("--json", "as_json", is_flag=True, help="For programs: JSON instead of text")
 
 
 def _stores(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -66,11 +67,19 @@ def _errors_told(command: Callable[..., Any]) -> Callable[..., Any]:
         try:
             return command(*args, **kwargs)
         except InvalidSetting as error:
-            _end(str(error), _BAD_USAGE)
+            _end(_as_given(error), _BAD_USAGE)
         except ExclusiveError as error:
             _end(str(error), _FAILED)
 
     return told
+
+
+def _as_given(error: InvalidSetting) -> str:
+    """In the words of the command line, which has options where the library has arguments."""
+    if error.field == "job_name":
+        return str(InvalidSetting("JOB", error.value, error.cure.removesuffix("; leave it out for the default")))
+    option = {"lock_ttl": "--ttl"}.get(error.field, f"--{error.field.lstrip('-').replace('_', '-')}")
+    return str(InvalidSetting(option, error.value, error.cure.replace("renew=False", "--no-renew")))
 
 
 def _end(message: str, status: int) -> NoReturn:
@@ -87,7 +96,10 @@ def _guard(redis: str, postgres: str, schema: str) -> Iterator[JobGuard]:
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="airflow-exclusive")
 def cli() -> None:
-    """Jobs that run on exactly one node, once per tick."""
+    """Jobs that run on exactly one node, once per tick.
+
+    Exit status: 0 done; 1 it failed, or the answer is no; 2 bad usage; more in `run --help`.
+    """
 
 
 @cli.command()
@@ -99,18 +111,22 @@ def cli() -> None:
     help="Only the two tables for lease.transaction(), in a database that receives a job's effects",
 )
 @click.option("--sql", is_flag=True, help="Print the statements instead, to run them by hand on a new database")
+@_json
 @_errors_told
-def init(postgres: str | None, schema: str, effects: bool, sql: bool) -> None:
+def init(postgres: str | None, *, schema: str, effects: bool, sql: bool, as_json: bool) -> None:
     """Create or upgrade the tables. Safe to repeat, and to start on two nodes at once."""
+    from airflow_exclusive.cli.display import show_applied
     from airflow_exclusive.stores.postgres.schema import script, upgrade
 
     if sql:
+        if as_json:
+            raise InvalidSetting("--sql", True, "prints statements, and can't be given together with --json")
         click.echo(script(schema=schema, status=not effects), nl=False)
         return
     if postgres is None:
         raise InvalidSetting("--postgres", None, "is needed: name the database, or set EXCLUSIVE_POSTGRES_DSN")
     applied = upgrade(postgres, schema=schema, status=not effects)
-    click.echo(f"schema {schema}: applied {', '.join(applied)}" if applied else f"schema {schema}: up to date")
+    show_applied(schema, applied, as_json)
 
 
 @cli.command()
@@ -161,9 +177,10 @@ def run(
     \b
         airflow-exclusive run backup --cron '0 2 * * *' -- pg_dump -f /backup/db.sql db
 
-    Exit status: the command's own; 0 when the tick is already done; 75 when another node runs the job; 74 when the
-    lease was lost, and the command ended for it. The command is told EXCLUSIVE_JOB, EXCLUSIVE_RUN_KEY,
-    EXCLUSIVE_TOKEN and EXCLUSIVE_GENERATION.
+    Exit status: the command's own (128 and the signal's number when a signal ended it, 126 or 127 when it can't be
+    started); 0 when the tick is already done; 75 when another node runs the job; 74 when the lease was lost, and the
+    command ended for it; 1 when a server doesn't answer; 2 for bad usage. The command is told EXCLUSIVE_JOB,
+    EXCLUSIVE_RUN_KEY, EXCLUSIVE_TOKEN and EXCLUSIVE_GENERATION.
     """
     from airflow_exclusive.cli.run import latest_tick, run_guarded
 
@@ -251,18 +268,22 @@ def release(job: str, *, reason: str, as_json: bool, redis: str, postgres: str, 
 
 
 @cli.command()
-@click.option("--older-than", required=True, type=click.IntRange(0), metavar="DAYS", help="Forget what ended before")
+@click.option(
+    "--older-than", required=True, type=click.IntRange(0, _CENTURY), metavar="DAYS", help="Forget what ended before"
+)
 @click.option("--effects", is_flag=True, help="The marks of committed steps, in a database that receives effects")
+@_json
 @_postgres
 @_schema
 @_errors_told
-def purge(older_than: int, *, effects: bool, postgres: str, schema: str) -> None:
+def purge(older_than: int, *, effects: bool, as_json: bool, postgres: str, schema: str) -> None:
     """Delete old attempts and refusals, a few at a time, while jobs go on. Needs the owner's connection.
 
     A tick that is forgotten could be run again: keep what a backfill or a late node may still ask for.
     """
     from datetime import datetime, timedelta, timezone
 
+    from airflow_exclusive.cli.display import show_deleted
     from airflow_exclusive.stores.postgres.database import Database
     from airflow_exclusive.stores.postgres.purge import purge as forget
 
@@ -272,7 +293,7 @@ def purge(older_than: int, *, effects: bool, postgres: str, schema: str) -> None
         deleted = forget(database, "effects" if effects else "status", before)
     finally:
         database.close()
-    click.echo(", ".join(f"{name}: {count} deleted" for name, count in deleted.items()))
+    show_deleted(deleted, as_json)
 
 
 @cli.command()
@@ -288,7 +309,8 @@ def doctor(*, as_json: bool, redis: str, postgres: str, schema: str) -> None:
     from airflow_exclusive.stores.redis.locks import RedisLocks
 
     locks, database = RedisLocks(redis), Database(postgres, schema=schema, retry_for=0.0)
-    findings = [*redis_checks.check(locks), *postgres_checks.check(database)]
+    gate_ahead = functools.partial(redis_checks.clock_ahead, locks)
+    findings = [*redis_checks.check(locks), *postgres_checks.check(database, gate_ahead=gate_ahead)]
     locks.close()
     database.close()
     show_findings(findings, as_json)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from datetime import datetime
 from typing import Any
@@ -76,8 +76,28 @@ def show_findings(findings: Sequence[Finding], as_json: bool) -> None:
     _print_table(("", "about", "found", "cure"), ((one.level, one.subject, one.text, one.cure) for one in findings))
 
 
+def show_applied(schema: str, applied: Sequence[str], as_json: bool) -> None:
+    """The migrations that `init` has applied now."""
+    if as_json:
+        _print({"schema": schema, "applied": applied})
+    else:
+        print(f"schema {schema}: applied {', '.join(applied)}" if applied else f"schema {schema}: up to date")
+
+
+def show_deleted(deleted: Mapping[str, int], as_json: bool) -> None:
+    """How many rows of each kind `purge` has deleted."""
+    if as_json:
+        _print(deleted)
+    else:
+        print(", ".join(f"{name}: {count} deleted" for name, count in deleted.items()))
+
+
 def _print_json(rows: Sequence[Any]) -> None:
-    print(json.dumps([asdict(row) for row in rows], default=_text, ensure_ascii=False, indent=2))
+    _print([asdict(row) for row in rows])
+
+
+def _print(value: object) -> None:
+    print(json.dumps(value, default=_text, ensure_ascii=False, indent=2))
 
 
 def _print_table(columns: Iterable[str], rows: Iterable[Iterable[object]]) -> None:

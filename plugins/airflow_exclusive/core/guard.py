@@ -10,8 +10,17 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
-from airflow_exclusive.core.admission import Admitted, AlreadyDone, Attempt, Busy, Claim, Verdict
-from airflow_exclusive.core.errors import InvalidSetting, NotAdmitted, StaleWrite, StoreUnavailable
+from airflow_exclusive.core.admission import (
+    LATEST,
+    Admitted,
+    AlreadyDone,
+    Attempt,
+    Busy,
+    Claim,
+    Verdict,
+    left_behind,
+)
+from airflow_exclusive.core.errors import ExclusiveError, InvalidSetting, NotAdmitted, StaleWrite, StoreUnavailable
 from airflow_exclusive.core.job import Request, Source, check_job_name, check_run_key, new_owner
 from airflow_exclusive.core.lease import Effects, Identity, Lease, StepTransaction
 from airflow_exclusive.core.patience import IN_PASSING, Elsewhere, Patience
@@ -27,9 +36,6 @@ _STALE_CLAIM = 0.5
 
 _DEFAULT = LeaseSettings()
 _NOBODY = Source()
-
-_LATEST = 3
-"""A lock can only be left by one of the last attempts: nobody but its owner gets past it."""
 
 _POLL_CONFIRMATION = 0.5
 _POLL_IN_PASSING = 0.1
@@ -190,15 +196,10 @@ class Guard:
             seen = self.statuses.look(request)
             if isinstance(seen, (Busy, AlreadyDone)):
                 return seen
-            if self._has_ended(request.job_name, lock.owner):
+            if left_behind(lock.owner, self.statuses.history(request.job_name, None, LATEST)):
                 self._unlock(request.job_name, lock.owner)
             return Busy(request.job_name, request.run_key, None, lock.seconds_left, IN_PASSING)
         return self._claim(request, settings)
-
-    def _has_ended(self, job_name: str, owner: str) -> bool:
-        """Whether a lock is what an attempt left behind: its release got lost, or a copy of its request came late."""
-        latest = self.statuses.history(job_name, None, _LATEST)
-        return any(run.owner == owner and run.outcome != "running" for run in latest)
 
     def _claim(self, request: Request, settings: LeaseSettings) -> Admission | None:
         sent_at = self.clock()
@@ -241,7 +242,7 @@ class Guard:
             with self.effects(lease, conn, step) as tx:
                 yield tx
         except StaleWrite as refused:
-            self.statuses.refuse(request, "stale", str(refused))
+            self._record_stale(request, str(refused))
             raise
 
     def _finish(self, request: Request, started: float, lease: Lease, outcome: str, error: str | None) -> None:
@@ -253,8 +254,15 @@ class Guard:
             self._unlock(lease.job_name, lease.owner, max(0.0, started + hold - self.clock()))
         if recorded != outcome:
             why = f"the attempt with token {lease.token} had already ended as {recorded or 'nothing known'}"
-            self.statuses.refuse(request, "stale", f"its result ({outcome}) is refused: {why}")
+            self._record_stale(request, f"its result ({outcome}) is refused: {why}")
             raise StaleWrite(f"{lease.job_name} {lease.run_key}: its result ({outcome}) is refused: {why}")
+
+    def _record_stale(self, request: Request, detail: str) -> None:
+        """That it was refused is what the job has to hear, recorded or not."""
+        try:
+            self.statuses.refuse(request, "stale", detail)
+        except ExclusiveError as error:
+            log.warning("could not record a stale write of %s %s: %s", request.job_name, request.run_key, error)
 
     def _free_left_lock(self, job_name: str) -> None:
         """Free a lock that belongs to no running attempt."""

@@ -6,7 +6,8 @@
 
 Of all who wait for a job only the one that gets the reservation is woken, and the others see a lock in passing. When
 the woken one asks, it trades the ticket for a lock of its own. One who never comes holds the job up until the
-reservation lapses. Nothing here decides anything for good: whoever is woken asks again.
+reservation lapses; a lock that an ended attempt has left holds nobody up. Nothing here decides anything for good:
+whoever is woken asks again.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Literal
 
-from airflow_exclusive.core.admission import AlreadyDone, Busy
+from airflow_exclusive.core.admission import LATEST, AlreadyDone, Busy, left_behind
 from airflow_exclusive.core.errors import StoreUnavailable
 from airflow_exclusive.core.job import Request
 from airflow_exclusive.core.patience import IN_PASSING, Patience
@@ -96,7 +97,11 @@ class Standby:
             return Woken("free", f"nobody runs {request.job_name}; {error}")
         if lock.mine:
             return Woken("free", f"{request.job_name} is reserved for {reserved_for:g} s")
-        return Busy(request.job_name, request.run_key, None, lock.seconds_left, IN_PASSING)
+        retry_after = lock.seconds_left
+        if left_behind(lock.owner, await self.statuses.history(request.job_name, None, LATEST)):
+            await locks.release(request.job_name, lock.owner)
+            retry_after = 0.0
+        return Busy(request.job_name, request.run_key, None, retry_after, IN_PASSING)
 
     async def seen(self, request: Request, *, free: bool, every: float) -> Woken:
         """Wait until the tick is done, or with `free` until nobody runs the job either. Takes nothing."""

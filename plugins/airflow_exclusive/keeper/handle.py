@@ -69,8 +69,12 @@ class KeeperHandle:
         self._page = Page.create(Entry(confirmed=sent_at))
         self._stopping = threading.Event()
         self._replacing = threading.Lock()
-        self._process = self._spawn()
-        threading.Thread(target=self._watch, name="exclusive-keeper-monitor", daemon=True).start()
+        try:
+            self._process = self._spawn()
+            self._start_watching()
+        except BaseException:
+            self._abandon()
+            raise
 
     @property
     def pid(self) -> int:
@@ -115,10 +119,24 @@ class KeeperHandle:
             env=environment,
             start_new_session=True,  # what is sent to the job's group must not hit its keeper first
         )
-        assert process.stdin is not None
-        process.stdin.write(self._order.to_json().encode() + b"\n")
-        process.stdin.flush()
+        try:
+            assert process.stdin is not None
+            process.stdin.write(self._order.to_json().encode() + b"\n")
+            process.stdin.flush()
+        except BaseException:
+            _end(process)
+            raise
         return process
+
+    def _abandon(self) -> None:
+        """Nobody will stop this keeper: left alone it would find the attempt closed, and end its job for that."""
+        self._stopping.set()
+        if "_process" in self.__dict__:
+            _end(self._process)
+        self._page.close()
+
+    def _start_watching(self) -> None:
+        threading.Thread(target=self._watch, name="exclusive-keeper-monitor", daemon=True).start()
 
     def _watch(self) -> None:
         """Replace a keeper that died, or hangs: what it knew is on the page.
@@ -169,3 +187,11 @@ class KeeperHandle:
             return
         with suppress(OSError):
             old.stdin.close()  # type: ignore[union-attr]
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    process.kill()
+    process.wait()
+    assert process.stdin is not None
+    with suppress(OSError):  # what it was to be told
+        process.stdin.close()

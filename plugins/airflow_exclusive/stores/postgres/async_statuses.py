@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from airflow_exclusive.core.admission import Verdict, decide
+from airflow_exclusive.core.admission import Attempt, Verdict, decide
 from airflow_exclusive.core.job import Request
 from airflow_exclusive.stores.postgres.database import ErrorsMapped
 from airflow_exclusive.stores.postgres.statements import DEFAULT_SCHEMA, check_schema, statement
-from airflow_exclusive.stores.postgres.statuses import params_of
+from airflow_exclusive.stores.postgres.statuses import attempts_in, params_of
 
 if TYPE_CHECKING:
     import psycopg
@@ -30,6 +30,9 @@ class AsyncPostgresStatuses:
     async def look(self, request: Request) -> Verdict:
         (row,) = await self._run("look", {"now": None, **params_of(request)})
         return decide(request, row)
+
+    async def history(self, job_name: str, run_key: str | None, limit: int) -> Sequence[Attempt]:
+        return attempts_in(await self._run("history", {"job_name": job_name, "run_key": run_key, "limit": limit}))
 
     async def clock(self) -> float:
         (row,) = await self._run("now", {"now": None})

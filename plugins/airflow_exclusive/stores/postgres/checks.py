@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from airflow_exclusive.core.errors import ExclusiveError
@@ -25,14 +25,18 @@ _LONG, _TIMES_TOO_LONG = 60.0, 10
 _SHORT, _TIMES_TOO_SHORT = 30.0, 100
 
 
-def check(database: Database) -> Iterator[Finding]:
-    """Everything that can be told with the role that jobs use."""
+def check(database: Database, *, gate_ahead: Callable[[], float | None] = lambda: None) -> Iterator[Finding]:
+    """Everything that can be told with the role that jobs use.
+
+    gate_ahead: seconds by which Redis' clock is ahead of this node's; asked for when Postgres' is, or is behind.
+    """
     try:
         (server,) = database.run("doctor", {})
     except ExclusiveError as error:
         yield Finding("error", "Postgres", str(error), "start it, correct the address, or make room for connections")
         return
     yield from _check_server(server)
+    yield from _check_clock(server["clock"] - time.time(), gate_ahead)
     yield from _check_durability(server)
     yield from _check_pooler(database)
     yield from _check_tables(database, server)
@@ -54,9 +58,20 @@ def _check_server(server: dict[str, Any]) -> Iterator[Finding]:
     if server["connections"] > _NEARLY_FULL * server["usable_connections"]:
         text = f"{server['connections']} of {server['usable_connections']} connections are in use"
         yield Finding("warning", "Postgres", text, "raise max_connections, or put a pooler in front")
-    if abs(skew := server["clock"] - time.time()) > _SKEW:
-        text = f"its clock is {skew:+.1f} s from this node's; leases go by its clock alone"
-        yield Finding("note", "Postgres", text, "synchronise both by NTP")
+
+
+def _check_clock(skew: float, gate_ahead: Callable[[], float | None]) -> Iterator[Finding]:
+    """Whose clock is right can't be told; that of three two agree, can."""
+    if abs(skew) <= _SKEW:
+        return
+    text = f"its clock is {skew:+.1f} s from this node's"
+    gate = gate_ahead()
+    if gate is None or abs(gate) > _SKEW:
+        yield Finding("note", "Postgres", f"{text}; leases go by its clock alone", "synchronise both by NTP")
+        return
+    text += f", and Redis' is within {_SKEW:g} s of it: if Postgres' is set right at once, leases "
+    text += "last longer by as much" if skew > 0 else "that are alive seem to have lapsed"
+    yield Finding("warning", "Postgres", text, "synchronise the server by NTP, slowly (slew) while jobs run")
 
 
 def _check_durability(server: dict[str, Any]) -> Iterator[Finding]:
@@ -138,6 +153,10 @@ def _check_jobs(database: Database) -> Iterator[Finding]:
             yield Finding(
                 "error", subject, text, "leases taken before last longer by as much; synchronise the server by NTP"
             )
+        if (job["set_back"] or 0) > _AHEAD:
+            text = f"the attempt with token {job['set_back_token']} began {job['set_back']:.0f} s before the end of the"
+            text += " one before it: Postgres' clock was set back in between"
+            yield Finding("warning", subject, text, "synchronise the server by NTP")
         if job["longest"] is not None and job["lease_seconds"] is not None:
             yield from _check_length(subject, job["longest"], job["lease_seconds"], job["renewed"])
         if job["takeovers"]:

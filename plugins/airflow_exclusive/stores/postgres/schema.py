@@ -14,6 +14,7 @@ def upgrade(dsn: str, *, schema: str = DEFAULT_SCHEMA, status: bool = True, effe
     """
     import psycopg
 
+    check_schema(schema)
     applied = []
     with ErrorsMapped(dsn, schema), psycopg.connect(dsn, connect_timeout=5) as connection:
         # Ends with the transaction, so it works behind a pooler; everything below is one transaction.

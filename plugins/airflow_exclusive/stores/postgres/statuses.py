@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from datetime import datetime, timedelta, timezone
 from typing import Any
@@ -64,8 +64,7 @@ class PostgresStatuses:
         return [JobStatus(**row) for row in self._run("status", job_name=job_name)]
 
     def history(self, job_name: str, run_key: str | None, limit: int) -> Sequence[Attempt]:
-        rows = self._run("history", job_name=job_name, run_key=run_key, limit=limit)
-        return [attempt for row in rows if (attempt := Attempt.from_row(row))]
+        return attempts_in(self._run("history", job_name=job_name, run_key=run_key, limit=limit))
 
     def refusals(self, job_name: str, run_key: str | None, limit: int) -> Sequence[Refusal]:
         rows = self._run("refusals", job_name=job_name, run_key=run_key, limit=limit)
@@ -77,6 +76,10 @@ class PostgresStatuses:
 
     def _run(self, name: str, **params: Any) -> list[dict[str, Any]]:
         return self.database.run(name, {"now": self.now, **params})
+
+
+def attempts_in(rows: Sequence[Mapping[str, Any]]) -> Sequence[Attempt]:
+    return [attempt for row in rows if (attempt := Attempt.from_row(row))]
 
 
 def params_of(request: Request) -> dict[str, Any]:

@@ -27,6 +27,12 @@ _DEFAULT_PORT = {"sentinel": 26379, "cluster": 6379}
 _SCHEMES = [f"{scheme}://" for scheme in (*_PLAIN, "redis+sentinel", "redis+cluster")]
 
 
+def clients(client: Any) -> list[Any]:
+    """What there is to close: the client, and those that ask the Sentinels for it, which it leaves open."""
+    asking = getattr(getattr(client, "connection_pool", None), "sentinel_manager", None)
+    return [client, *(asking.sentinels if asking else [])]
+
+
 @dataclass(frozen=True)
 class Address:
     """`kind` is "", "sentinel" or "cluster". `server` is a URL that redis-py reads: login, database and options."""

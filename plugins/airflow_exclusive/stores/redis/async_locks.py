@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from airflow_exclusive.core.ports import LockAnswer
-from airflow_exclusive.stores.redis.address import Address
+from airflow_exclusive.stores.redis.address import Address, clients
 from airflow_exclusive.stores.redis.locks import ErrorsMapped, lock_answer
-from airflow_exclusive.stores.redis.scripts import lock_key, lua, milliseconds
+from airflow_exclusive.stores.redis.scripts import WAKE_UP_LASTS_MS, lock_key, lua, milliseconds, wake_key
 
 if TYPE_CHECKING:
     import redis.asyncio
@@ -24,17 +24,23 @@ class AsyncRedisLocks:
         self._one_by_one = asyncio.Lock()
 
     async def acquire(self, job_name: str, owner: str, ttl: float) -> LockAnswer:
-        async with self._one_by_one:
-            with ErrorsMapped(self._url):
-                asked = self._client.execute_command(  # type: ignore[no-untyped-call]
-                    "EVAL", lua("acquire"), 1, lock_key(job_name), owner, milliseconds(ttl)
-                )
-                return lock_answer(await asked)
+        return lock_answer(await self._eval("acquire", [lock_key(job_name)], [owner, milliseconds(ttl)]))
+
+    async def release(self, job_name: str, owner: str) -> bool:
+        keys = [lock_key(job_name), wake_key(job_name)]
+        return bool(await self._eval("release", keys, [owner, 0, WAKE_UP_LASTS_MS]))
 
     async def close(self) -> None:
         if "_client" in self.__dict__:
-            await self._client.aclose()
+            for client in clients(self._client):
+                await client.aclose()
 
     @cached_property
     def _client(self) -> redis.asyncio.Redis:
         return self._address.connect_async(timeout=self._timeout, tries_again=1)
+
+    async def _eval(self, script: str, keys: list[str], args: list[Any]) -> Any:
+        async with self._one_by_one:
+            with ErrorsMapped(self._url):
+                asked = self._client.execute_command("EVAL", lua(script), len(keys), *keys, *args)  # type: ignore[no-untyped-call]
+                return await asked

@@ -104,9 +104,23 @@ def _behind(replica: dict[str, Any]) -> str:
 
 
 def _check_clock(subject: str, server: redis.Redis) -> Iterator[Finding]:
-    told = _told(server.time)
-    if told and abs(skew := told[0] + told[1] / 1e6 - time.time()) > _SKEW:
+    if abs(skew := _ahead(server) or 0.0) > _SKEW:
         yield Finding("note", subject, f"its clock is {skew:+.1f} s from this node's; nothing goes by it")
+
+
+def clock_ahead(locks: RedisLocks) -> float | None:
+    """Seconds by which its clock is ahead of this node's; the largest difference in a cluster. None: it isn't told."""
+    try:
+        locks.ping()
+    except ExclusiveError:
+        return None
+    told = [ahead for _, server in _servers(locks.client) if (ahead := _ahead(server)) is not None]
+    return max(told, key=abs, default=None)
+
+
+def _ahead(server: redis.Redis) -> float | None:
+    told = _told(server.time)
+    return told[0] + told[1] / 1e6 - time.time() if told else None
 
 
 def _setting(server: redis.Redis, name: str) -> str | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -10,13 +11,15 @@ from airflow_exclusive.core.errors import StoreMisconfigured, StoreUnavailable
 from airflow_exclusive.core.job import new_owner
 from airflow_exclusive.core.ports import LockAnswer
 from airflow_exclusive.stores.redacted import redacted
-from airflow_exclusive.stores.redis.address import Address
+from airflow_exclusive.stores.redis.address import Address, clients
 from airflow_exclusive.stores.redis.scripts import WAKE_UP_LASTS_MS, digest, lock_key, lua, milliseconds, wake_key
 
 if TYPE_CHECKING:
     import redis
 
 _PROBE = "airflow-exclusive doctor"
+_REPRESENTATION = re.compile(r"<redis\..*?> - ")
+"""Of the client of each Sentinel that didn't help, with all its settings, before the reason."""
 
 
 class RedisLocks:
@@ -64,7 +67,8 @@ class RedisLocks:
 
     def close(self) -> None:
         if "client" in self.__dict__:
-            self.client.close()
+            for client in clients(self.client):
+                client.close()
 
     @cached_property
     def client(self) -> redis.Redis:
@@ -99,9 +103,12 @@ class ErrorsMapped:
             return
         import redis
 
-        if isinstance(error, (redis.AuthenticationError, redis.exceptions.NoPermissionError)):
+        refused = (redis.AuthenticationError, redis.exceptions.NoPermissionError)
+        # Of a cluster the error may only say that no node could be asked; why is its cause.
+        if isinstance(error, refused) or isinstance(error.__cause__, refused):
             raise StoreMisconfigured(f"Redis at {redacted(self._url)} refuses the user: {error}") from error
         if isinstance(error, (redis.ConnectionError, redis.TimeoutError)):
-            raise StoreUnavailable(f"Redis at {redacted(self._url)} doesn't answer: {error}") from error
+            text = _REPRESENTATION.sub("", str(error))
+            raise StoreUnavailable(f"Redis at {redacted(self._url)} doesn't answer: {text}") from error
         if isinstance(error, (redis.RedisError, redis.exceptions.RedisClusterException)):
             raise StoreUnavailable(f"Redis at {redacted(self._url)} can't serve the lock: {error}") from error
