@@ -6,7 +6,8 @@ import json
 import os
 import signal
 import uuid
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -17,9 +18,12 @@ import psycopg
 import pytest
 
 from airflow_exclusive import JobGuard
+from deploy.embedded.airflow import AirflowDeployment
 from deploy.embedded.airflow_api import AirflowApi
 from deploy.embedded.stack import Stack
+from tests.support.airflow_line import AIRFLOW
 from tests.support.diary import assert_no_overlap, worked
+from tests.support.jobs import freeze, thaw
 from tests.support.waiting import eventually
 
 PATIENCE = 90
@@ -80,7 +84,7 @@ class Meeting:
         Airflow puts only an ended run back to work, and a scheduler that is just ending it doesn't see the clear: the
         run would have ended, with a task that nobody starts.
         """
-        self.api.wait_for_run(self.dag_id, self.run_id, timeout=PATIENCE)
+        self.ended()
         self.api.clear(self.dag_id, self.run_id, "work")
 
     def outcomes(self) -> list[str]:
@@ -123,6 +127,40 @@ class Meeting:
         after.wait_for("success")
         assert after.tries() == ["success"]
         assert_no_overlap(self.folder, attempts=len(outcomes) + 1)
+
+    def ended(self) -> str:
+        """The state in which the run has ended."""
+        return self.api.wait_for_run(self.dag_id, self.run_id, timeout=PATIENCE)
+
+    def second_waits(self, first: dict[str, Any]) -> None:
+        """Airflow has begun a second try, which waits for the end of the first."""
+        eventually(lambda: self.asked_for_log(2).count("own attempt"), timeout=PATIENCE)
+        assert works(first["pid"])
+        assert len(self.started()) == 1
+
+    def second_follows(self, first: dict[str, Any]) -> None:
+        """The second try works once the first has really ended."""
+        self.note(2)
+        assert not works(first["pid"])
+        self.go()
+        self.wait_for("success")
+        assert self.tries() == ["failed", "success"]
+        assert self.ended() == "success"
+
+    def second_waits_until_thawed(self, first: dict[str, Any]) -> None:
+        """The same, the first one's supervisor being frozen; awake, it hears that its task was replaced."""
+        self.second_waits(first)
+        thaw(first["supervisor"])
+        if AIRFLOW.ends_replaced_tasks:
+            self.second_follows(first)
+            self.assert_in_order("failed", "success")
+        else:
+            self.go()
+            self.wait_for("success")
+            assert self.finished() == ["1"]
+            assert self.ended() == "success"
+            assert "success without running again" in self.log(2)
+            self.assert_in_order("success")
 
     def wait_until_confirmed(self, try_number: int) -> None:
         """Until the ledger knows that Airflow has shown the success.
@@ -211,6 +249,22 @@ def meetings(airflow_stack: Stack, tmp_path: Path) -> Iterator[Meetings]:
         made.end()
 
 
+@contextmanager
+def scheduler_with(airflow: AirflowDeployment, env: Mapping[str, str]) -> Iterator[None]:
+    """Airflow with a new scheduler that has these settings, its workers included, and then with one as before."""
+    try:
+        _restart_scheduler(airflow, env)
+        yield
+    finally:
+        _restart_scheduler(airflow)
+
+
+def _restart_scheduler(airflow: AirflowDeployment, env: Mapping[str, str] | None = None) -> None:
+    airflow.kill("scheduler", family=True)
+    airflow.start("scheduler", env=env)
+    airflow.wait_ready()
+
+
 def works(pid: int) -> bool:
     try:
         return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
@@ -226,9 +280,13 @@ def keeper_of(pid: int) -> int:
     return found
 
 
+def kill_at_once(*pids: int) -> None:
+    """None of them sees another one die."""
+    freeze(*pids)
+    for pid in pids:
+        os.kill(pid, signal.SIGKILL)
+
+
 def lose_node(pid: int) -> None:
     """What a power cut does: the job and its keeper are gone at the same moment."""
-    keeper = keeper_of(pid)
-    os.kill(keeper, signal.SIGSTOP)
-    os.kill(pid, signal.SIGKILL)
-    os.kill(keeper, signal.SIGKILL)
+    kill_at_once(keeper_of(pid), pid)

@@ -11,12 +11,13 @@ from typing import Any
 
 import psutil
 import psycopg
+import pytest
 
 from deploy.embedded.airflow import AirflowDeployment
 from deploy.embedded.airflow_api import AirflowApi
 from deploy.embedded.release import AIRFLOW_2
 from deploy.embedded.stack import Stack
-from tests.acceptance.conftest import PATIENCE, Meetings, lose_node, works
+from tests.acceptance.conftest import PATIENCE, Meetings, keeper_of, kill_at_once, lose_node, works
 from tests.acceptance.dags.ticks import SCHEDULES, START
 from tests.support.airflow_line import AIRFLOW
 from tests.support.waiting import eventually
@@ -84,6 +85,19 @@ def test_a_killed_task_whose_keeper_lives_is_closed_at_once(meetings: Meetings) 
     case.assert_in_order("failed", "success")
 
 
+@pytest.mark.parametrize(("what", "outcome"), [("whole", "taken_over"), ("keeper left", "failed")])
+def test_a_container_that_the_kernel_kills_is_replaced(meetings: Meetings, what: str, outcome: str) -> None:
+    """For want of memory: all of it (memory.oom.group), or the supervisor and its task."""
+    case = meetings.run("guarded" if what == "whole" else "guarded_with_long_lease")
+    first = case.note()
+    keeper = [keeper_of(first["pid"])] if what == "whole" else []
+
+    kill_at_once(first["supervisor"], first["pid"], *keeper)
+
+    case.second_follows(first)
+    case.assert_in_order(outcome, "success")
+
+
 def test_a_task_cleared_after_its_success_runs_again_once(meetings: Meetings) -> None:
     case = meetings.run("guarded")
     case.go()
@@ -136,6 +150,30 @@ def test_clearing_a_running_task_ends_its_work_before_the_next_begins(meetings: 
     assert case.finished() == [str(second["token"])]
     assert case.tries() == ["failed", "success"]
     case.assert_in_order("failed", "success")
+
+
+@pytest.mark.parametrize("what", ["guarded_that_swallows_exceptions", "guarded_in_c_code", "guarded_bash"])
+def test_clearing_a_task_that_does_not_listen_ends_its_work_before_the_next_begins(
+    meetings: Meetings, what: str
+) -> None:
+    case = meetings.run(what)
+    (started,) = case.started()
+    first = int(started.read_text()) if what == "guarded_bash" else case.note()["pid"]
+
+    case.api.clear(case.dag_id, case.run_id, "work")
+    if what != "guarded_bash" and not AIRFLOW.restarts_killed_tasks:
+        eventually(lambda: case.outcomes() == ["failed"], timeout=PATIENCE)
+        assert case.task()["state"] == "restarting"
+        case.api.clear(case.dag_id, case.run_id, "work")
+    case.started(2)
+
+    assert not works(first)
+    assert case.finished() == []
+    case.go()
+    case.wait_for("success")
+    assert case.tries() == ["failed", "success"]
+    assert case.ended() == "success"
+    case.assert_in_order("failed", "success", effects=0 if what == "guarded_bash" else 1)
 
 
 def test_sigterm_of_the_task_ends_a_command_that_ignores_it(meetings: Meetings) -> None:

@@ -19,6 +19,8 @@ class Line:
     """Settings: Airflow believes for long enough that a silent task lives."""
     ends_replaced_tasks: bool
     """Whether a try is ended that Airflow has put another one in the place of."""
+    restarts_killed_tasks: bool
+    """Whether it starts a cleared task again that it had to end by SIGKILL; else that is "restarting" for ever."""
 
 
 LINES = (
@@ -29,9 +31,11 @@ LINES = (
             "AIRFLOW__SCHEDULER__SCHEDULER_ZOMBIE_TASK_THRESHOLD": "12",
             "AIRFLOW__SCHEDULER__ZOMBIE_DETECTION_INTERVAL": "2",
             "AIRFLOW__SCHEDULER__JOB_HEARTBEAT_SEC": "2",
+            "AIRFLOW__CORE__KILLED_TASK_CLEANUP_TIME": "5",  # seconds until SIGKILL, as with Airflow 3
         },
         patient={"AIRFLOW__SCHEDULER__SCHEDULER_ZOMBIE_TASK_THRESHOLD": "120"},
         ends_replaced_tasks=False,
+        restarts_killed_tasks=False,
     ),
     Line(
         AIRFLOW_3,
@@ -43,6 +47,7 @@ LINES = (
         },
         patient={"AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT": "120"},
         ends_replaced_tasks=True,
+        restarts_killed_tasks=True,
     ),
 )
 

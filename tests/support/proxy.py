@@ -1,11 +1,11 @@
-"""A TCP proxy in front of Redis or Postgres that loses, repeats and delays what a test picks.
+"""A TCP proxy in front of Redis, Postgres or an API that loses, repeats and delays what a test picks.
 
     proxy = Proxy(RedisProtocol(), "127.0.0.1", 6379)
     fault = proxy.arm(script("acquire"), REPLY_LOST)
     ...
     assert fault.hit.wait(5)
 
-It reads both protocols just so far that it knows where a request begins and its reply ends: a lost reply is one whose
+It reads their protocols just so far that it knows where a request begins and its reply ends: a lost reply is one whose
 request has had its whole effect.
 """
 
@@ -13,12 +13,16 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import re
 import socket
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Protocol
+
+import jwt
 
 from airflow_exclusive.stores.postgres.statements import DEFAULT_SCHEMA, statement
 from airflow_exclusive.stores.redis.scripts import lua
@@ -32,6 +36,9 @@ HELD = "held"
 """The request goes on when the test says so, by `Fault.go_on`."""
 COPIED = "copied"
 """Like nothing at all, but the request is kept: `Fault.send_copies` sends it once more, long after."""
+
+FOR_EVER = sys.maxsize
+"""So many times."""
 
 FAULTS = (REQUEST_LOST, REPLY_LOST, DUPLICATED, SLOW)
 
@@ -146,6 +153,31 @@ class PostgresProtocol:
         return request[4:6] == b"\0\3"  # a request for TLS isn't one
 
 
+class HttpProtocol:
+    """HTTP/1.1, bodies with a Content-Length. The text of a request is all of it."""
+
+    _LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)", re.IGNORECASE)
+
+    def requests(self, data: bytes, first: bool) -> list[bytes]:
+        found = []
+        while end := self.reply(data):
+            found.append(data[:end])
+            data = data[end:]
+        return found
+
+    def text(self, request: bytes) -> bytes:
+        return request
+
+    def reply(self, data: bytes) -> int:
+        head, blank, _ = data.partition(b"\r\n\r\n")
+        length = self._LENGTH.search(head)
+        end = len(head) + len(blank) + (int(length[1]) if length else 0)
+        return end if blank and end <= len(data) else 0
+
+    def is_greeting(self, request: bytes) -> bool:
+        return False
+
+
 Matches = Callable[[bytes], bool]
 
 
@@ -166,6 +198,20 @@ def words(start: str) -> Matches:
     return lambda request: request.startswith(start.encode())
 
 
+def by_task(task_instance_id: str) -> Matches:
+    """Whatever this try of a task asks of Airflow's API server, which it shows its token."""
+
+    def matches(request: bytes) -> bool:
+        token = re.search(rb"\r\nauthorization: Bearer ([^\r]+)", request, re.IGNORECASE)
+        return token is not None and _subject(token[1].decode()) == task_instance_id
+
+    return matches
+
+
+def _subject(token: str) -> str:
+    return str(jwt.decode(token, options={"verify_signature": False})["sub"])
+
+
 @dataclass
 class Fault:
     """Happens to each of the requests `nth` to `nth + times - 1` that match, counted from its arming."""
@@ -179,6 +225,11 @@ class Fault:
     go_on: threading.Event = field(default_factory=threading.Event)
     seen: int = 0
     copies: list[list[bytes]] = field(default_factory=list)
+
+    def lift(self) -> None:
+        """It happens no more, and what it holds goes on."""
+        self.times = 0
+        self.go_on.set()
 
 
 class Proxy:

@@ -12,6 +12,7 @@ import resource
 import signal
 import time
 from datetime import datetime, timedelta, timezone
+from itertools import repeat
 from pathlib import Path
 from typing import Any
 
@@ -28,12 +29,8 @@ LONG_LEASE = timedelta(minutes=10)
 """No test waits until such a lease has lapsed: who gets the job gets it because it was given back."""
 
 
-def meet(folder: str, lease: Any) -> str:
-    import psycopg
-
+def begin(folder: str, lease: Any) -> Diary:
     place, diary = Path(folder), Diary(Path(folder), lease.token)
-    # Asked for now, since an orphan can't ask Airflow any more.
-    warehouse = BaseHook.get_connection("warehouse")
     note = {
         "pid": os.getpid(),
         "supervisor": os.getppid(),
@@ -45,6 +42,16 @@ def meet(folder: str, lease: Any) -> str:
     partial = place / f"{lease.token}.new"
     partial.write_text(json.dumps(note))
     partial.rename(place / f"{lease.token}.started")
+    return diary
+
+
+def meet(folder: str, lease: Any) -> str:
+    import psycopg
+
+    place = Path(folder)
+    # Asked for now, since an orphan can't ask Airflow any more.
+    warehouse = BaseHook.get_connection("warehouse")
+    diary = begin(folder, lease)
     while not (place / "go").exists():
         diary.beat()
         time.sleep(BEAT)
@@ -119,6 +126,41 @@ def guarded_without_memory() -> None:
     use_all_memory_once.override(task_id="work")("{{ dag_run.conf['folder'] }}")
 
 
+@exclusive_task(job_name="{{ dag_run.conf['job'] }}", **QUICK)
+def go_on_whatever_is_raised(folder: str, lease: Any) -> str:
+    while True:
+        try:
+            return meet(folder, lease)
+        except BaseException:
+            continue
+
+
+@dag(schedule=None, start_date=START, catchup=False)
+def guarded_that_swallows_exceptions() -> None:
+    go_on_whatever_is_raised.override(task_id="work")("{{ dag_run.conf['folder'] }}")
+
+
+@exclusive_task(job_name="{{ dag_run.conf['job'] }}", **QUICK)
+def stay_in_c_code_once(folder: str, lease: Any) -> str:
+    if lease.token == 1:
+        diary = begin(folder, lease)
+        hear_nothing(30)
+        diary.beat()
+    return meet(folder, lease)
+
+
+def hear_nothing(seconds: float) -> None:
+    """About so long in one C call, in which no signal is heard and no other thread runs."""
+    sample, began = 10_000_000, time.monotonic()
+    all(repeat(True, sample))
+    all(repeat(True, int(sample * seconds / (time.monotonic() - began))))
+
+
+@dag(schedule=None, start_date=START, catchup=False)
+def guarded_in_c_code() -> None:
+    stay_in_c_code_once.override(task_id="work")("{{ dag_run.conf['folder'] }}")
+
+
 @dag(schedule=None, start_date=START, catchup=False)
 def guarded_on_small_disk() -> None:
     work.override(postgres_conn_id="small_disk")("{{ dag_run.conf['folder'] }}")
@@ -165,6 +207,8 @@ guarded_with_long_lease()
 guarded_with_timeout()
 guarded_fork_with_timeout()
 guarded_without_memory()
+guarded_that_swallows_exceptions()
+guarded_in_c_code()
 guarded_on_small_disk()
 guarded_bash()
 guarded_bash_with_long_lease()
