@@ -391,6 +391,14 @@ def test_a_job_that_works_past_its_fixed_lease_is_dead_before_another_may_run(
     assert 0.7 * ttl < held_for(connection) < ttl
 
 
+def test_a_job_whose_renewals_fail_is_told_why(job: Any, connection: psycopg.Connection) -> None:
+    runner = job(ttl=2, on_lease_lost="raise")
+    connection.execute("ALTER SCHEMA exclusive RENAME TO away")
+    said = eventually(lambda: (answer := runner.tell("check")) != "held" and answer)
+    assert "schema 'exclusive'" in said
+    assert "isn't ready" in said
+
+
 # Redis fails
 
 

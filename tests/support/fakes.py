@@ -197,6 +197,7 @@ class FakeKeeper:
     calls: Calls
     trusted_for: float = 20.0
     why_lost: str = "taken over"
+    sent_at: float | None = None
 
     def stop(self) -> None:
         self.calls("keeper stops")
@@ -233,6 +234,7 @@ def world(*answers: Answer, looks: Sequence[Answer] = (None,), node_id: str = "n
         calls("keeper starts")
         if made.keeper_fails:
             raise made.keeper_fails
+        keeper.sent_at = sent_at
         return keeper
 
     @contextmanager

@@ -141,6 +141,13 @@ def test_a_claim_that_was_answered_too_late_to_be_kept_is_given_back() -> None:
     assert asked.locks.holder is None
 
 
+def test_a_lease_is_trusted_from_when_its_claim_was_sent() -> None:
+    asked = world(CLAIMED)
+    asked.statuses.takes = 10
+    admit(asked, ttl=30)
+    assert asked.keeper.sent_at == asked.clock.now - 10
+
+
 def test_who_finds_the_lock_taken_does_not_claim() -> None:
     asked = world(looks=[busy()])
     asked.locks.holder = "somebody"
