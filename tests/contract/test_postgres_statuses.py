@@ -15,6 +15,7 @@ from airflow_exclusive.core.admission import AlreadyDone, Busy, Claim
 from airflow_exclusive.core.errors import ExclusiveError, InvalidSetting, StoreUnavailable
 from airflow_exclusive.core.job import Request
 from airflow_exclusive.core.settings import LeaseSettings
+from airflow_exclusive.stores.postgres.schema import upgrade
 from tests.support.ledger import JOB, NEXT_TICK, START, TASK, TICK, Ledger, request
 from tests.support.waiting import eventually
 
@@ -456,6 +457,20 @@ def test_a_node_of_any_name_can_run_a_job(ledger: Ledger) -> None:
 def test_looking_changes_nothing(ledger: Ledger) -> None:
     assert ledger.at(0).look(request()) is None
     assert ledger.at(0).status(None) == []
+
+
+def test_nothing_is_locked_for_a_session(ledger: Ledger, database: str, connection: psycopg.Connection) -> None:
+    """A pooler in transaction mode would leave such a lock with whoever gets the connection next."""
+    upgrade(database)
+    released = ledger.claim(0, request()).attempt.owner
+    ledger.at(1).release(JOB, released, "to be sure")
+    done = ledger.done(2, request(source=TASK))
+    ledger.at(3).confirm(request(source=TASK))
+    ledger.at(3).claim(request(), SETTINGS)
+    ledger.at(3).refuse(request(), "done", str(done))
+    assert ledger.at(4).renew(ledger.claim(4, request(NEXT_TICK)), 30)
+    locks = connection.execute("SELECT pid FROM pg_locks WHERE locktype = 'advisory'").fetchall()
+    assert locks == []
 
 
 # races

@@ -24,6 +24,7 @@ from airflow_exclusive.core.standby import Woken
 from airflow_exclusive.node import clock
 from airflow_exclusive.standby import gate, standby
 from airflow_exclusive.stores.postgres.async_statuses import AsyncPostgresStatuses
+from airflow_exclusive.stores.redis.async_locks import AsyncRedisLocks
 from airflow_exclusive.stores.redis.scripts import lock_key
 from tests.support.ledger import JOB, NEXT_TICK, TASK, TICK, count_looks
 from tests.support.proxy import HANGING, REPLY_LOST, PostgresProtocol, Proxy, RedisProtocol, script, sql
@@ -309,10 +310,12 @@ def test_the_databases_clock_is_asked_for_again_when_its_reply_is_lost(place: Pl
     assert 100 <= clock() - began < 160
 
 
+@pytest.mark.parametrize("silent", ["look", "acquire"])
 def test_a_server_that_says_nothing_stops_neither_the_loop_nor_the_waiting(
-    place: Place, monkeypatch: pytest.MonkeyPatch
+    place: Place, monkeypatch: pytest.MonkeyPatch, silent: str
 ) -> None:
     monkeypatch.setattr(AsyncPostgresStatuses.__init__, "__kwdefaults__", {"answer_within": 1.0})
+    monkeypatch.setattr(AsyncRedisLocks.__init__, "__kwdefaults__", {"timeout": 1.0})
 
     async def watched(there: Place) -> tuple[Woken, float]:
         longest, last = 0.0, time.monotonic()
@@ -322,8 +325,12 @@ def test_a_server_that_says_nothing_stops_neither_the_loop_nor_the_waiting(
             longest, last = max(longest, time.monotonic() - last), time.monotonic()
         return await turn, longest
 
-    with proxied(place) as (there, truth, _):
-        fault = truth.arm(sql("look"), HANGING, seconds=30)
+    with proxied(place) as (there, truth, gated):
+        fault = (
+            truth.arm(sql("look"), HANGING, seconds=30)
+            if silent == "look"
+            else gated.arm(script("acquire", by_keeper=True), HANGING, seconds=30)
+        )
         woken, longest = played(lambda: watched(there))
     assert fault.hit.is_set()
     assert woken.outcome == "free"
