@@ -15,6 +15,7 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from airflow_exclusive.core.admission import Claim
 from airflow_exclusive.core.errors import ExclusiveError, InvalidSetting, StoreMisconfigured, StoreUnavailable
 from airflow_exclusive.core.settings import LeaseSettings
+from airflow_exclusive.stores.postgres.connection import connect
 from airflow_exclusive.stores.postgres.database import Database
 from airflow_exclusive.stores.postgres.schema import upgrade
 from tests.support import children
@@ -193,6 +194,14 @@ def test_a_login_that_cannot_work_is_told_at_once(database: str, wrong: dict[str
 
 
 # connections
+
+
+def test_nothing_is_prepared_however_often_it_is_asked(database: str) -> None:
+    """The driver would prepare what comes more than five times, which a pooler in transaction mode can't follow."""
+    with connect(database, connect_timeout=5, answer_within=10) as connection:
+        for _ in range(7):
+            connection.execute("SELECT 1")
+        assert connection.execute("SELECT FROM pg_prepared_statements").rowcount == 0
 
 
 def test_a_broken_connection_is_replaced_and_the_statement_sent_again(
