@@ -101,9 +101,14 @@ def test_a_remote_job_that_cannot_be_cancelled_hides_no_timeout_and_airflows_own
     assert task.seen == ["held", "given back"]
 
 
-def test_a_job_that_fails_is_not_cancelled(admitting: World) -> None:
+@pytest.mark.usefixtures("ended_work")
+def test_what_a_job_that_fails_has_started_is_ended_under_its_lease_and_no_remote_job_cancelled(
+    admitting: World,
+) -> None:
     task, ended = played(admitting, ends_by="an error")
     assert (str(ended), task.seen) == ("no rows today", [])
+    names = admitting.calls.names
+    assert names.index("processes ended") < names.index("keeper stops")
 
 
 def test_the_next_execution_is_cancelled_like_the_first(admitting: World) -> None:

@@ -128,6 +128,7 @@ class FakeStatuses:
     """Gives the answers in order; the last one for ever. `recorded`: what the ledger has after `finish`.
 
     `takes`: seconds that a claim takes. `rows`: what the status table has of the job; the last one for ever.
+    `runs`: its attempts, newest first.
     """
 
     calls: Calls
@@ -137,6 +138,7 @@ class FakeStatuses:
     recorded: str | Exception | None = "as asked"
     takes: float = 0.0
     rows: list[JobStatus] = field(default_factory=list)
+    runs: list[Attempt] = field(default_factory=list)
     requests: list[Request] = field(default_factory=list)
     refused: list[tuple[str, str]] = field(default_factory=list)
     finished: list[tuple[str, str | None, float]] = field(default_factory=list)
@@ -176,7 +178,7 @@ class FakeStatuses:
         return [self.rows.pop(0) if len(self.rows) > 1 else self.rows[0]] if self.rows else []
 
     def history(self, job_name: str, run_key: str | None, limit: int) -> Sequence[Attempt]:
-        return []
+        return self.runs[:limit]
 
     def refusals(self, job_name: str, run_key: str | None, limit: int) -> Sequence[Refusal]:
         return []

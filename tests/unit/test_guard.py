@@ -175,6 +175,20 @@ def test_a_lock_without_a_claim_that_outlasts_a_ttl_is_busy() -> None:
     assert asked.clock.now - began >= 30
 
 
+def test_a_lock_that_an_ended_attempt_left_behind_is_freed() -> None:
+    asked = world(CLAIMED, looks=[None])
+    asked.locks.holder, asked.statuses.runs = "somebody", [attempt(owner="another"), attempt(outcome="failed")]
+    assert isinstance(admit(asked), Admitted)
+    assert len(asked.locks.waits) == 1
+
+
+def test_the_lock_of_an_attempt_that_has_just_begun_is_left_alone() -> None:
+    asked = world(CLAIMED, looks=[None, busy()])
+    asked.locks.holder, asked.statuses.runs = "somebody", [attempt()]
+    assert admit(asked) == busy()
+    assert asked.locks.holder == "somebody"
+
+
 def test_a_tick_that_is_done_is_done_even_while_the_lock_is_taken() -> None:
     asked = world(looks=[done()])
     asked.locks.holder = "somebody"
