@@ -10,6 +10,7 @@ from airflow_exclusive.stores.postgres import schema
 from deploy.embedded.postgres import PostgresServer
 from tests.contract import test_postgres_statuses as statuses
 from tests.contract.test_postgres_database import (  # noqa: F401
+    lost,
     test_a_claim_whose_reply_was_lost_is_found_again,
     test_of_four_processes_one_runs_each_tick_with_growing_tokens,
     test_of_sixteen_threads_one_is_admitted_to_each_tick_with_growing_tokens,

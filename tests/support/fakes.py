@@ -142,6 +142,7 @@ class FakeStatuses:
     requests: list[Request] = field(default_factory=list)
     refused: list[tuple[str, str]] = field(default_factory=list)
     finished: list[tuple[str, str | None, float]] = field(default_factory=list)
+    patience: float = 0.0
 
     def claim(self, request: Request, settings: LeaseSettings) -> Verdict:
         self.calls("claim")
@@ -158,6 +159,7 @@ class FakeStatuses:
     ) -> str | None:
         self.calls("finish")
         self.finished.append((outcome, error, hold_at_least))
+        self.patience = patience
         if isinstance(self.recorded, Exception):
             raise self.recorded
         return outcome if self.recorded == "as asked" else self.recorded

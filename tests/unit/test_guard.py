@@ -361,6 +361,12 @@ def test_the_lock_is_given_back_even_if_the_truth_does_not_answer() -> None:
     assert asked.locks.holder is None
 
 
+def test_a_result_is_tried_to_be_recorded_for_as_long_as_a_lease_lasts() -> None:
+    asked = world(CLAIMED)
+    lease_of(asked, ttl=60).finish()
+    assert asked.statuses.patience == 60
+
+
 def test_a_result_counts_even_if_the_gate_does_not_answer() -> None:
     asked = world(CLAIMED)
     lease = lease_of(asked)
