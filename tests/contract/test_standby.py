@@ -141,6 +141,11 @@ def test_a_reservation_keeps_everybody_else_out_and_lapses_when_nobody_comes_for
     assert 0.9 < took < 10
 
 
+def test_a_reservation_is_short_however_long_the_lease_is_to_be(place: Place, redis_client: redis.Redis) -> None:
+    assert played(lambda: place.turn("ticket", ttl=300)).outcome == "free"
+    assert 0 < redis_client.pttl(lock_key(JOB)) <= 30_000
+
+
 def test_nobody_is_turned_away_because_of_a_reservation(place: Place) -> None:
     played(lambda: place.turn("gone", ttl=1))
     lease = place.hold(NEXT_TICK, wait=0)
