@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
 from collections.abc import Awaitable, Callable, Collection, Iterator
 from contextlib import contextmanager
@@ -274,6 +275,26 @@ def test_a_waiter_that_is_moved_away_takes_nothing_and_leaves_nothing(place: Pla
     assert place.lock() == lease.owner
     assert connections(place)[0] == 1, "only the guard's own"
     lease.finish()
+
+
+def test_a_waiter_that_is_moved_away_keeps_neither_triggerer_nor_the_others_waiting(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not even where the server is silent, which the driver would first ask to cancel the statement."""
+    monkeypatch.setattr(AsyncPostgresStatuses.__init__, "__kwdefaults__", {"answer_within": 1.0})
+
+    async def moved(there: Place, hit: threading.Event) -> float:
+        async with standby(there.postgres):  # somebody else goes on with the connection
+            turn = asyncio.create_task(there.turn("ticket"))
+            assert await asyncio.to_thread(hit.wait, 10)
+            turn.cancel()
+            began = time.monotonic()
+            await asyncio.gather(turn, return_exceptions=True)
+            return time.monotonic() - began
+
+    with proxied(place) as (there, truth, _):
+        fault = truth.arm(sql("look"), HANGING, seconds=30)
+        assert played(lambda: moved(there, fault.hit)) < 1
 
 
 def test_a_reservation_outlives_its_trigger(place: Place) -> None:
