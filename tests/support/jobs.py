@@ -28,8 +28,10 @@ def alive(pid: int) -> bool:
 class JobProcess:
     """One job; `keeper` is its first keeper's pid."""
 
-    def __init__(self, redis: str, postgres: str, run_key: str = TICK, wait: float = 0, **settings: Any) -> None:
-        order = {"redis": redis, "postgres": postgres, "job": JOB, "run_key": run_key, "wait": wait}
+    def __init__(
+        self, redis: str, postgres: str, job: str = JOB, run_key: str = TICK, wait: float = 0, **settings: Any
+    ) -> None:
+        order = {"redis": redis, "postgres": postgres, "job": job, "run_key": run_key, "wait": wait}
         self.process = children.start("tests.support.job", json.dumps({**order, "settings": settings}))
         self.pid = self.process.pid
         self._lines: queue.Queue[str] = queue.Queue()
