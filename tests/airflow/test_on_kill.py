@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import signal
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -101,9 +102,33 @@ def test_a_remote_job_that_cannot_be_cancelled_hides_no_timeout_and_airflows_own
     assert task.seen == ["held", "given back"]
 
 
-def test_a_job_that_fails_is_not_cancelled(admitting: World) -> None:
+class Stubborn(RemoteJob):
+    """Catches what it is stopped by."""
+
+    def execute(self, context: Any) -> None:
+        with suppress(AirflowException):
+            signal.raise_signal(signal.SIGTERM)
+        self.world.calls("goes on")
+
+
+@pytest.mark.usefixtures("ended_work")
+def test_what_a_job_has_started_is_ended_by_sigterm_even_if_it_does_not_stop_itself(admitting: World) -> None:
+    with DAG("any", schedule=None):
+        task: Any = exclusive(Stubborn)(task_id="work", world=admitting, ends_by="SIGTERM", do_xcom_push=False)
+    signal.signal(signal.SIGTERM, lambda *_: task.on_kill())
+    task.execute(context_of(task))
+    names = admitting.calls.names
+    assert names.index("cancelled") < names.index("processes ended") < names.index("goes on")
+
+
+@pytest.mark.usefixtures("ended_work")
+def test_what_a_job_that_fails_has_started_is_ended_under_its_lease_and_no_remote_job_cancelled(
+    admitting: World,
+) -> None:
     task, ended = played(admitting, ends_by="an error")
     assert (str(ended), task.seen) == ("no rows today", [])
+    names = admitting.calls.names
+    assert names.index("processes ended") < names.index("keeper stops")
 
 
 def test_the_next_execution_is_cancelled_like_the_first(admitting: World) -> None:

@@ -46,6 +46,12 @@ bag = DagBag(sys.argv[1])
 dags = {dag.dag_id: sorted(dag.task_dict) for dag in bag.dags.values()}
 print(json.dumps({"errors": bag.import_errors, "dags": dags}))
 """
+CONFIGURED = """
+import json, sys
+sys.path.append(sys.argv[1])
+from airflow_exclusive.airflow import config
+print(json.dumps([config.redis_conn_id(), config.postgres_conn_id(), config.schema()]))
+"""
 A_DAG = """
 from airflow.providers.common.compat.sdk import DAG
 from airflow_exclusive import ExclusiveBashOperator, JobStatusSensor, exclusive_task
@@ -118,6 +124,11 @@ def test_dropped_in_alone_dags_can_use_it(without_us: Any, dropped_in: Path, tmp
     environment = {**without_us["env"], "AIRFLOW__CORE__PLUGINS_FOLDER": str(dropped_in)}
     told = told_by(PARSED, str(tmp_path), options=without_us["options"], env=environment)
     assert told == {"errors": {}, "dags": {"dropped_in": ["bash", "decorated", "sensor"]}}
+
+
+def test_dropped_in_alone_its_settings_have_their_defaults(without_us: Any, dropped_in: Path) -> None:
+    """Airflow doesn't know them: no provider has told it."""
+    assert told_by(CONFIGURED, str(dropped_in), **without_us) == ["exclusive_redis", "exclusive_postgres", "exclusive"]
 
 
 def test_without_its_ignore_file_it_is_still_registered_once_and_airflow_lives(

@@ -139,6 +139,35 @@ def test_a_task_that_is_told_to_stop_while_it_logs_ends(
     assert admitting.locks.holder is None
 
 
+class Log:
+    """Interrupted by SIGTERM in the middle of a line."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def info(self, text: str, *values: object) -> None:
+        self.lines.append(text % values)
+        if text == "working":
+            signal.raise_signal(signal.SIGTERM)
+
+    warning = error = exception = info
+
+
+class LoggingBash(BashOperator):
+    log = Log()  # type: ignore[assignment]
+
+    def execute(self, context: Any) -> None:
+        self.log.info("working")
+
+
+def test_nothing_is_logged_while_a_task_that_logs_is_stopped(admitting: World, execute: Callable[[Any], None]) -> None:
+    with DAG("any", schedule=None):
+        task: Any = exclusive(LoggingBash)(task_id="work", bash_command="true", do_xcom_push=False)
+    with pytest.raises(AirflowException, match="stopped by SIGTERM"):
+        execute(task)
+    assert task.log.lines[-1] == "working"
+
+
 def test_a_task_that_is_told_once_more_while_it_stops_ends(admitting: World, execute: Callable[[Any], None]) -> None:
     with DAG("any", schedule=None):
         task = exclusive(ToldTwice)(task_id="work", bash_command="true", do_xcom_push=False)

@@ -10,6 +10,7 @@ from datetime import datetime, timedelta, timezone
 from typing import Any
 
 import pytest
+import redis
 from airflow.providers.common.compat.sdk import TaskDeferred
 
 from airflow_exclusive.airflow.compat import AirflowRescheduleException
@@ -17,6 +18,7 @@ from airflow_exclusive.airflow.triggers import AdmissionTrigger, TickTrigger
 from airflow_exclusive.airflow.waiting import Waiter
 from airflow_exclusive.core.admission import Busy
 from airflow_exclusive.core.errors import ExclusiveError
+from airflow_exclusive.stores.redis.scripts import lock_key
 from tests.support.ledger import JOB, TASK, TICK
 
 COMMON: dict[str, Any] = {
@@ -55,6 +57,26 @@ def test_what_the_triggerer_lacks_is_told_to_the_task_instead_of_failing_without
     assert told["outcome"] == "error"
     assert "redis_conn_id='nowhere': there is no such connection" in told["why"]
     assert (told["ticket"], told["began"]) == ("mine", 1.5)
+
+
+def test_a_trigger_that_airflow_ends_gives_nothing_back(
+    redis_url: str, redis_client: redis.Redis, database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It may have ended it to move it, or have told its task already."""
+    server, _, number = redis_url.rpartition("/")
+    monkeypatch.setenv("AIRFLOW_CONN_GATE", f"{server}/?db={number}")
+    monkeypatch.setenv("AIRFLOW_CONN_TRUTH", database)
+    trigger = AdmissionTrigger(**{**ADMISSION, "redis_conn_id": "gate", "postgres_conn_id": "truth"})
+
+    async def ended() -> None:
+        async for event in trigger.run():
+            assert event.payload["outcome"] == "free"
+        for end in ("cleanup", "on_kill"):
+            if hasattr(trigger, end):  # Airflow 2 has no such on_kill
+                await getattr(trigger, end)()
+
+    asyncio.run(ended())
+    assert redis_client.get(lock_key(JOB)) == "mine"
 
 
 BUSY = Busy(JOB, TICK, None, 7.0, wait_left=100.0)

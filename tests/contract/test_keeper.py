@@ -250,6 +250,18 @@ def test_a_killed_job_is_closed_at_once_with_all_that_it_started(
     lease.finish()
 
 
+def test_a_job_that_a_killed_job_had_started_is_closed_as_well(
+    job: Any, guard: JobGuard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its own keeper is not ended with it."""
+    outer = job(ttl=60)
+    monkeypatch.setenv("EXCLUSIVE_OWNER", outer.owner)
+    inner = job(job="inner", ttl=60)
+    os.kill(outer.pid, signal.SIGKILL)
+    assert inner.ended() == -signal.SIGKILL
+    eventually(lambda: [run.outcome for run in guard.history("inner")] == ["failed"], 5)
+
+
 def test_a_keeper_survives_what_is_sent_to_its_jobs_group(job: Any, guard: JobGuard) -> None:
     runner = job(ttl=60)
     os.killpg(runner.pid, signal.SIGKILL)
@@ -441,6 +453,14 @@ def test_a_job_that_works_past_its_fixed_lease_is_dead_before_another_may_run(
     runner.tell("ignore_sigterm")
     assert runner.ended() == -signal.SIGKILL
     assert 0.7 * ttl < held_for(connection) < ttl
+
+
+def test_a_job_whose_renewals_fail_is_told_why(job: Any, connection: psycopg.Connection) -> None:
+    runner = job(ttl=2, on_lease_lost="raise")
+    connection.execute("ALTER SCHEMA exclusive RENAME TO away")
+    said = eventually(lambda: (answer := runner.tell("check")) != "held" and answer)
+    assert "schema 'exclusive'" in said
+    assert "isn't ready" in said
 
 
 # Redis fails

@@ -15,6 +15,7 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from airflow_exclusive.core.admission import Claim
 from airflow_exclusive.core.errors import ExclusiveError, InvalidSetting, StoreMisconfigured, StoreUnavailable
 from airflow_exclusive.core.settings import LeaseSettings
+from airflow_exclusive.stores.postgres.connection import connect
 from airflow_exclusive.stores.postgres.database import Database
 from airflow_exclusive.stores.postgres.schema import upgrade
 from tests.support import children
@@ -195,6 +196,14 @@ def test_a_login_that_cannot_work_is_told_at_once(database: str, wrong: dict[str
 # connections
 
 
+def test_nothing_is_prepared_however_often_it_is_asked(database: str) -> None:
+    """The driver would prepare what comes more than five times, which a pooler in transaction mode can't follow."""
+    with connect(database, connect_timeout=5, answer_within=10) as connection:
+        for _ in range(7):
+            connection.execute("SELECT 1")
+        assert connection.execute("SELECT FROM pg_prepared_statements").rowcount == 0
+
+
 def test_a_broken_connection_is_replaced_and_the_statement_sent_again(
     ledger: Ledger, connection: psycopg.Connection
 ) -> None:
@@ -206,9 +215,9 @@ def test_a_broken_connection_is_replaced_and_the_statement_sent_again(
     assert len(ledger.at(1).status(None)) == 1
 
 
-def test_a_claim_whose_reply_was_lost_is_found_again(
-    ledger: Ledger, connection: psycopg.Connection, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def lost(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What was lost: the first reply."""
     execute = Database._execute
     lost: list[str] = []
 
@@ -220,9 +229,28 @@ def test_a_claim_whose_reply_was_lost_is_found_again(
         return rows
 
     monkeypatch.setattr(Database, "_execute", lose_the_first_reply)
+    return lost
+
+
+def test_a_claim_whose_reply_was_lost_is_found_again(ledger: Ledger, lost: list[str]) -> None:
     ledger.claim(0, request())
     assert lost == ["reply"]
     assert ledger.outcomes() == [(1, 1, 1, "running")]
+
+
+@pytest.mark.usefixtures("lost")
+def test_who_has_no_time_for_another_try_makes_none(database: str) -> None:
+    hasty = Database(database, retry_for=0.0)
+    with pytest.raises(StoreUnavailable):
+        hasty.run("status", {"job_name": None, "now": None})
+    hasty.close()
+
+
+@pytest.mark.usefixtures("lost")
+def test_who_is_told_to_be_patient_tries_again(database: str) -> None:
+    hasty = Database(database, retry_for=0.0)
+    assert hasty.run("status", {"job_name": None, "now": None}, patience=10) == []
+    hasty.close()
 
 
 def test_a_server_that_is_away_is_named_without_its_password_after_some_tries() -> None:

@@ -12,9 +12,10 @@ import psycopg
 import pytest
 
 from airflow_exclusive.core.admission import AlreadyDone, Busy, Claim
-from airflow_exclusive.core.errors import ExclusiveError, InvalidSetting
+from airflow_exclusive.core.errors import ExclusiveError, InvalidSetting, StoreUnavailable
 from airflow_exclusive.core.job import Request
 from airflow_exclusive.core.settings import LeaseSettings
+from airflow_exclusive.stores.postgres.schema import upgrade
 from tests.support.ledger import JOB, NEXT_TICK, START, TASK, TICK, Ledger, request
 from tests.support.waiting import eventually
 
@@ -116,6 +117,14 @@ def test_a_failed_tick_may_be_tried_again(ledger: Ledger) -> None:
     assert ledger.outcomes() == [(1, 1, 1, "failed"), (2, 1, 2, "running")]
 
 
+def test_a_tick_that_was_done_at_the_third_attempt_is_done(ledger: Ledger) -> None:
+    for second in (0, 10):
+        ledger.at(second + 1).finish(ledger.claim(second, request()), "failed", "no rows", 0)
+    ledger.done(20, request())
+    assert ledger.outcomes() == [(1, 1, 1, "failed"), (2, 1, 2, "failed"), (3, 1, 3, "success")]
+    assert isinstance(ledger.at(30).claim(request(), SETTINGS), AlreadyDone)
+
+
 @pytest.mark.parametrize("second", [1, 31], ids=["lease valid", "lease lapsed"])
 def test_a_restarted_pod_with_the_same_name_is_not_taken_for_its_predecessor(ledger: Ledger, second: float) -> None:
     """Even if everything else about its node is the same: who has a claim is an owner, not a node."""
@@ -157,12 +166,15 @@ def test_what_a_stale_attempt_reports_changes_nothing(ledger: Ledger) -> None:
     assert ledger.at(33).finish(new, "success", None, 0) == "success"
 
 
-def test_a_right_owner_with_a_wrong_token_changes_nothing(ledger: Ledger) -> None:
+@pytest.mark.parametrize("wrong", [{"fencing_token": 7}, {"owner": "another"}], ids=str)
+def test_token_and_owner_both_count(ledger: Ledger, wrong: dict[str, Any]) -> None:
+    """A Postgres that forgot what it had confirmed may issue a token once more."""
     claim = ledger.claim(0, request())
-    forged = Claim(replace(claim.attempt, fencing_token=7))
+    forged = Claim(replace(claim.attempt, **wrong))
     assert ledger.at(1).finish(forged, "success", None, 0) is None
     assert not ledger.at(1).renew(forged, 30)
     assert ledger.outcomes() == [(1, 1, 1, "running")]
+    assert ledger.at(1).status(JOB)[0].status == "running"
 
 
 def test_a_renewed_lease_counts_from_its_renewal(ledger: Ledger) -> None:
@@ -302,12 +314,51 @@ def test_clearing_once_runs_again_once(ledger: Ledger) -> None:
     assert ledger.claim(20, request(source=twice)).attempt.generation == 3
 
 
-def test_clearing_another_task_instance_repeats_nothing(ledger: Ledger) -> None:
+STRANGERS: list[dict[str, Any]] = [
+    {"deployment": "mini"},
+    {"dag_id": "trains"},
+    {"run_id": "scheduled__2"},
+    {"task_id": "unload"},
+    {"map_index": 3},
+]
+
+
+@pytest.mark.parametrize("another", STRANGERS, ids=str)
+def test_clearing_another_task_instance_repeats_nothing(ledger: Ledger, another: dict[str, Any]) -> None:
     ledger.done(0, request(source=TASK))
     ledger.at(2).confirm(request(source=TASK))
-    stranger = replace(TASK, deployment="mini", try_number=2, cleared_tries=1)
-    ledger.at(2).confirm(request(source=stranger))
+    stranger = replace(TASK, try_number=2, cleared_tries=1, **another)
     assert isinstance(ledger.at(10).claim(request(source=stranger), SETTINGS), AlreadyDone)
+
+
+@pytest.mark.parametrize("another", STRANGERS, ids=str)
+def test_what_airflow_shows_of_another_task_instance_confirms_nothing(ledger: Ledger, another: dict[str, Any]) -> None:
+    ledger.done(0, request(source=TASK))
+    ledger.at(2).confirm(request(source=replace(TASK, **another)))
+    cleared = replace(TASK, try_number=2, cleared_tries=1)
+    assert isinstance(ledger.at(10).claim(request(source=cleared), SETTINGS), AlreadyDone)
+
+
+def test_what_airflow_shows_before_there_is_a_success_confirms_nothing(ledger: Ledger) -> None:
+    claim = ledger.claim(0, request(source=TASK))
+    ledger.at(1).confirm(request(source=TASK))
+    ledger.at(2).finish(claim, "success", None, 0)
+    cleared = replace(TASK, try_number=2, cleared_tries=1)
+    assert isinstance(ledger.at(10).claim(request(source=cleared), SETTINGS), AlreadyDone)
+
+
+def test_a_confirmation_that_comes_late_does_not_take_back_that_of_a_later_try(ledger: Ledger) -> None:
+    ledger.done(0, request(source=TASK))
+    for shown in (2, 1):
+        ledger.at(2).confirm(request(source=replace(TASK, try_number=shown)))
+    retry = replace(TASK, try_number=3, cleared_tries=1)
+    assert isinstance(ledger.at(10).claim(request(source=retry), SETTINGS), AlreadyDone)
+
+
+def test_what_was_no_task_instance_cannot_be_cleared(ledger: Ledger) -> None:
+    ledger.done(0, request())
+    ledger.at(2).confirm(request())
+    assert isinstance(ledger.at(10).claim(request(), SETTINGS), AlreadyDone)
 
 
 # release by hand, history, refusals
@@ -408,6 +459,20 @@ def test_looking_changes_nothing(ledger: Ledger) -> None:
     assert ledger.at(0).status(None) == []
 
 
+def test_nothing_is_locked_for_a_session(ledger: Ledger, database: str, connection: psycopg.Connection) -> None:
+    """A pooler in transaction mode would leave such a lock with whoever gets the connection next."""
+    upgrade(database)
+    released = ledger.claim(0, request()).attempt.owner
+    ledger.at(1).release(JOB, released, "to be sure")
+    done = ledger.done(2, request(source=TASK))
+    ledger.at(3).confirm(request(source=TASK))
+    ledger.at(3).claim(request(), SETTINGS)
+    ledger.at(3).refuse(request(), "done", str(done))
+    assert ledger.at(4).renew(ledger.claim(4, request(NEXT_TICK)), 30)
+    locks = connection.execute("SELECT pid FROM pg_locks WHERE locktype = 'advisory'").fetchall()
+    assert locks == []
+
+
 # races
 
 
@@ -465,6 +530,39 @@ def test_a_claim_that_waits_for_a_renewal_finds_the_runner(
         assert ledger.at(30).renew(claim, 30)
     assert [type(answer) for answer in waiting.answers] == [Busy]
     assert ledger.outcomes() == [(1, 1, 1, "running")]
+
+
+def test_a_claim_that_had_to_wait_begins_when_it_is_made(
+    ledger: Ledger, database: str, connection: psycopg.Connection
+) -> None:
+    claim, waiter, answers = ledger.claim(0, request()), Ledger(database), []
+    asker = threading.Thread(target=lambda: answers.append(waiter.statuses.claim(request(), SETTINGS)))
+    with psycopg.connect(database) as other:
+        ledger.database._connection, kept = other, ledger.database._connection
+        ledger.at(1).finish(claim, "failed", "no rows", 0)
+        asker.start()
+        eventually(lambda: waiting_for_a_lock(connection) == 1)
+        row = connection.execute("SELECT clock_timestamp()").fetchone()
+        other.commit()
+    ledger.database._connection = kept
+    asker.join(20)
+    waiter.close()
+    assert row is not None
+    (answer,) = answers
+    assert isinstance(answer, Claim)
+    assert answer.attempt.started_at > row[0]
+
+
+def test_a_claim_that_never_finds_the_row_as_it_was_gives_up(ledger: Ledger, connection: psycopg.Connection) -> None:
+    ledger.done(0, request())
+    connection.execute("""
+        CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END';
+        CREATE TRIGGER refuse BEFORE UPDATE ON exclusive.scheduled_job_status FOR EACH ROW EXECUTE FUNCTION refuse();
+    """)
+    impatient = Ledger(f"{connection.info.dsn} options='-c statement_timeout=5s'", retry_for=0)
+    with pytest.raises(StoreUnavailable, match="changes faster than it can be claimed"):
+        impatient.at(10).claim(request(NEXT_TICK), SETTINGS)
+    impatient.close()
 
 
 def test_a_claim_before_the_finisher_has_committed_finds_the_runner(ledger: Ledger, database: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
 from collections.abc import Awaitable, Callable, Collection, Iterator
 from contextlib import contextmanager
@@ -24,6 +25,8 @@ from airflow_exclusive.core.standby import Woken
 from airflow_exclusive.node import clock
 from airflow_exclusive.standby import gate, standby
 from airflow_exclusive.stores.postgres.async_statuses import AsyncPostgresStatuses
+from airflow_exclusive.stores.redis.async_locks import AsyncRedisLocks
+from airflow_exclusive.stores.redis.scripts import lock_key
 from tests.support.ledger import JOB, NEXT_TICK, TASK, TICK, count_looks
 from tests.support.proxy import HANGING, REPLY_LOST, PostgresProtocol, Proxy, RedisProtocol, script, sql
 
@@ -136,6 +139,11 @@ def test_a_reservation_keeps_everybody_else_out_and_lapses_when_nobody_comes_for
     first, second, took = played(both)
     assert (first.outcome, second.outcome, place.lock()) == ("free", "free", "there")
     assert 0.9 < took < 10
+
+
+def test_a_reservation_is_short_however_long_the_lease_is_to_be(place: Place, redis_client: redis.Redis) -> None:
+    assert played(lambda: place.turn("ticket", ttl=300)).outcome == "free"
+    assert 0 < redis_client.pttl(lock_key(JOB)) <= 30_000
 
 
 def test_nobody_is_turned_away_because_of_a_reservation(place: Place) -> None:
@@ -277,6 +285,26 @@ def test_a_waiter_that_is_moved_away_takes_nothing_and_leaves_nothing(place: Pla
     lease.finish()
 
 
+def test_a_waiter_that_is_moved_away_keeps_neither_triggerer_nor_the_others_waiting(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not even where the server is silent, which the driver would first ask to cancel the statement."""
+    monkeypatch.setattr(AsyncPostgresStatuses.__init__, "__kwdefaults__", {"answer_within": 1.0})
+
+    async def moved(there: Place, hit: threading.Event) -> float:
+        async with standby(there.postgres):  # somebody else goes on with the connection
+            turn = asyncio.create_task(there.turn("ticket"))
+            assert await asyncio.to_thread(hit.wait, 10)
+            turn.cancel()
+            began = time.monotonic()
+            await asyncio.gather(turn, return_exceptions=True)
+            return time.monotonic() - began
+
+    with proxied(place) as (there, truth, _):
+        fault = truth.arm(sql("look"), HANGING, seconds=30)
+        assert played(lambda: moved(there, fault.hit)) < 1
+
+
 def test_a_reservation_outlives_its_trigger(place: Place) -> None:
     async def ended() -> None:
         turn = asyncio.create_task(place.turn("ticket"))
@@ -316,10 +344,12 @@ def test_the_databases_clock_is_asked_for_again_when_its_reply_is_lost(place: Pl
     assert 100 <= clock() - began < 160
 
 
+@pytest.mark.parametrize("silent", ["look", "acquire"])
 def test_a_server_that_says_nothing_stops_neither_the_loop_nor_the_waiting(
-    place: Place, monkeypatch: pytest.MonkeyPatch
+    place: Place, monkeypatch: pytest.MonkeyPatch, silent: str
 ) -> None:
     monkeypatch.setattr(AsyncPostgresStatuses.__init__, "__kwdefaults__", {"answer_within": 1.0})
+    monkeypatch.setattr(AsyncRedisLocks.__init__, "__kwdefaults__", {"timeout": 1.0})
 
     async def watched(there: Place) -> tuple[Woken, float]:
         longest, last = 0.0, time.monotonic()
@@ -329,8 +359,12 @@ def test_a_server_that_says_nothing_stops_neither_the_loop_nor_the_waiting(
             longest, last = max(longest, time.monotonic() - last), time.monotonic()
         return await turn, longest
 
-    with proxied(place) as (there, truth, _):
-        fault = truth.arm(sql("look"), HANGING, seconds=30)
+    with proxied(place) as (there, truth, gated):
+        fault = (
+            truth.arm(sql("look"), HANGING, seconds=30)
+            if silent == "look"
+            else gated.arm(script("acquire", by_keeper=True), HANGING, seconds=30)
+        )
         woken, longest = played(lambda: watched(there))
     assert fault.hit.is_set()
     assert woken.outcome == "free"

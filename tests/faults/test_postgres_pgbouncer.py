@@ -6,9 +6,11 @@ import psycopg
 import pytest
 
 from airflow_exclusive.core.lease import Lease
+from airflow_exclusive.stores.postgres import schema
 from deploy.embedded.postgres import PostgresServer
 from tests.contract import test_postgres_statuses as statuses
 from tests.contract.test_postgres_database import (  # noqa: F401
+    lost,
     test_a_claim_whose_reply_was_lost_is_found_again,
     test_of_four_processes_one_runs_each_tick_with_growing_tokens,
     test_of_sixteen_threads_one_is_admitted_to_each_tick_with_growing_tokens,
@@ -32,6 +34,16 @@ def test_a_claim_that_waits_for_the_finisher_of_its_tick_finds_it_done(
     # A pooler refuses a session's own settings, so the other isolation levels can't be asked for here.
     test = statuses.test_a_claim_that_waits_for_the_finisher_of_its_tick_finds_it_done
     test(ledger, database, connection, "read committed")
+
+
+def test_an_upgrade_of_many_steps_leaves_nothing_to_trip_over_for_the_next_one(
+    database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the driver prepares, as it does with what comes often, would stay with the pool's connection."""
+    steps = [("status", number, "SELECT") for number in range(101, 110)]
+    monkeypatch.setattr(schema, "_wanted", lambda *_: steps)
+    for name in ("first", "second"):
+        assert len(schema.upgrade(database, schema=name, status=False)) == len(steps)
 
 
 def test_it_is_in_transaction_mode(pgbouncer: PgBouncer) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import shutil
 import threading
@@ -17,16 +18,19 @@ import redis
 from click.testing import CliRunner, Result
 from psycopg import sql
 
-from airflow_exclusive import Admitted, JobGuard
+from airflow_exclusive import Admitted, AlreadyDone, Busy, JobGuard
 from airflow_exclusive.cli.commands import cli
 from airflow_exclusive.core.admission import Claim
 from airflow_exclusive.core.job import Source
+from airflow_exclusive.core.lease import Lease
 from airflow_exclusive.core.settings import LeaseSettings
+from airflow_exclusive.standby import gate
 from airflow_exclusive.stores.postgres import statements
 from airflow_exclusive.stores.postgres.checks import check as check_postgres
 from airflow_exclusive.stores.postgres.database import Database
 from airflow_exclusive.stores.postgres.purge import purge
 from airflow_exclusive.stores.postgres.schema import script, upgrade
+from airflow_exclusive.stores.redis.scripts import lock_key
 from tests.support.ledger import JOB, NEXT_TICK, Ledger, request
 from tests.support.waiting import eventually
 
@@ -300,6 +304,42 @@ def test_a_redis_that_is_too_old_is_a_warning(redis_url: str, database: str, mon
 
 def test_without_a_pooler_none_is_noticed(redis_url: str, database: str) -> None:
     assert any(text.startswith("pooler: none is noticed") for text in doctor(redis_url, database)[1]["ok"])
+
+
+# what is left in Redis
+
+
+def test_however_jobs_end_nothing_is_left_of_them_in_redis(
+    redis_url: str, database: str, redis_client: redis.Redis
+) -> None:
+    with JobGuard(redis=redis_url, postgres=database) as guard:
+        asked: dict[str, Any] = {"settings": LeaseSettings(ttl=1, on_lease_lost="warn")}
+
+        def runs(job: str, run_key: str = "tick") -> Lease:
+            answer = guard.admit(job, run_key=run_key, **asked)
+            assert isinstance(answer, Admitted)
+            return answer.lease
+
+        runs("done").finish()
+        assert isinstance(guard.admit("done", run_key="tick", **asked), AlreadyDone)
+        runs("failed").finish("failed")
+        held = runs("busy")
+        assert isinstance(guard.admit("busy", run_key="tick", wait=0.2, **asked), Busy)
+        held.finish()
+        runs("lost")._keeper.stop()
+        runs("released")._keeper.stop()
+        assert guard.release("released", reason="to be sure")
+        asked["settings"] = LeaseSettings(ttl=1, hold_at_least=1.5)
+        runs("held back").finish()
+
+        async def woken() -> None:
+            async with gate(redis_url) as locks:
+                assert (await locks.acquire("reserved", "ticket", 1)).mine
+
+        asyncio.run(woken())
+        assert redis_client.exists(lock_key("reserved"))
+        eventually(lambda: redis_client.dbsize() == 0)
+        assert [run.outcome for run in guard.history("lost")] == ["running"], "Postgres alone remembers"
 
 
 # purge

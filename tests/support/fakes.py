@@ -128,6 +128,7 @@ class FakeStatuses:
     """Gives the answers in order; the last one for ever. `recorded`: what the ledger has after `finish`.
 
     `takes`: seconds that a claim takes. `rows`: what the status table has of the job; the last one for ever.
+    `runs`: its attempts, newest first.
     """
 
     calls: Calls
@@ -137,9 +138,11 @@ class FakeStatuses:
     recorded: str | Exception | None = "as asked"
     takes: float = 0.0
     rows: list[JobStatus] = field(default_factory=list)
+    runs: list[Attempt] = field(default_factory=list)
     requests: list[Request] = field(default_factory=list)
     refused: list[tuple[str, str]] = field(default_factory=list)
     finished: list[tuple[str, str | None, float]] = field(default_factory=list)
+    patience: float = 0.0
 
     def claim(self, request: Request, settings: LeaseSettings) -> Verdict:
         self.calls("claim")
@@ -156,6 +159,7 @@ class FakeStatuses:
     ) -> str | None:
         self.calls("finish")
         self.finished.append((outcome, error, hold_at_least))
+        self.patience = patience
         if isinstance(self.recorded, Exception):
             raise self.recorded
         return outcome if self.recorded == "as asked" else self.recorded
@@ -176,7 +180,7 @@ class FakeStatuses:
         return [self.rows.pop(0) if len(self.rows) > 1 else self.rows[0]] if self.rows else []
 
     def history(self, job_name: str, run_key: str | None, limit: int) -> Sequence[Attempt]:
-        return []
+        return self.runs[:limit]
 
     def refusals(self, job_name: str, run_key: str | None, limit: int) -> Sequence[Refusal]:
         return []
@@ -197,6 +201,7 @@ class FakeKeeper:
     calls: Calls
     trusted_for: float = 20.0
     why_lost: str = "taken over"
+    sent_at: float | None = None
 
     def stop(self) -> None:
         self.calls("keeper stops")
@@ -233,6 +238,7 @@ def world(*answers: Answer, looks: Sequence[Answer] = (None,), node_id: str = "n
         calls("keeper starts")
         if made.keeper_fails:
             raise made.keeper_fails
+        keeper.sent_at = sent_at
         return keeper
 
     @contextmanager

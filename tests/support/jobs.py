@@ -32,12 +32,13 @@ class JobProcess:
         self,
         redis: str,
         postgres: str,
+        job: str = JOB,
         run_key: str = TICK,
         wait: float = 0,
         stderr: int | None = None,
         **settings: Any,
     ) -> None:
-        order = {"redis": redis, "postgres": postgres, "job": JOB, "run_key": run_key, "wait": wait}
+        order = {"redis": redis, "postgres": postgres, "job": job, "run_key": run_key, "wait": wait}
         self.process = children.start("tests.support.job", json.dumps({**order, "settings": settings}), stderr=stderr)
         self.pid = self.process.pid
         self._lines: queue.Queue[str] = queue.Queue()

@@ -141,6 +141,13 @@ def test_a_claim_that_was_answered_too_late_to_be_kept_is_given_back() -> None:
     assert asked.locks.holder is None
 
 
+def test_a_lease_is_trusted_from_when_its_claim_was_sent() -> None:
+    asked = world(CLAIMED)
+    asked.statuses.takes = 10
+    admit(asked, ttl=30)
+    assert asked.keeper.sent_at == asked.clock.now - 10
+
+
 def test_who_finds_the_lock_taken_does_not_claim() -> None:
     asked = world(looks=[busy()])
     asked.locks.holder = "somebody"
@@ -166,6 +173,20 @@ def test_a_lock_without_a_claim_that_outlasts_a_ttl_is_busy() -> None:
     assert isinstance(answer, Busy)
     assert (answer.holder, answer.reason) == (None, IN_PASSING)
     assert asked.clock.now - began >= 30
+
+
+def test_a_lock_that_an_ended_attempt_left_behind_is_freed() -> None:
+    asked = world(CLAIMED, looks=[None])
+    asked.locks.holder, asked.statuses.runs = "somebody", [attempt(owner="another"), attempt(outcome="failed")]
+    assert isinstance(admit(asked), Admitted)
+    assert len(asked.locks.waits) == 1
+
+
+def test_the_lock_of_an_attempt_that_has_just_begun_is_left_alone() -> None:
+    asked = world(CLAIMED, looks=[None, busy()])
+    asked.locks.holder, asked.statuses.runs = "somebody", [attempt()]
+    assert admit(asked) == busy()
+    assert asked.locks.holder == "somebody"
 
 
 def test_a_tick_that_is_done_is_done_even_while_the_lock_is_taken() -> None:
@@ -357,6 +378,12 @@ def test_the_lock_is_given_back_even_if_the_truth_does_not_answer() -> None:
     with pytest.raises(StoreUnavailable):
         lease.finish()
     assert asked.locks.holder is None
+
+
+def test_a_result_is_tried_to_be_recorded_for_as_long_as_a_lease_lasts() -> None:
+    asked = world(CLAIMED)
+    lease_of(asked, ttl=60).finish()
+    assert asked.statuses.patience == 60
 
 
 def test_a_result_counts_even_if_the_gate_does_not_answer() -> None:

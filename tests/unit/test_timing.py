@@ -82,6 +82,18 @@ def test_when_a_fixed_lease_ends(ttl: float, second: float, action: Action) -> N
     assert TrustWindow(ttl, 0, renew=False).action(second) is action
 
 
+@given(TIMES, TTLS)
+def test_a_renewal_is_tried_several_times_before_anything_is_stopped(confirmed: float, ttl: float) -> None:
+    window = TrustWindow(ttl, confirmed)
+    assert window.renew_at + 5 * window.retry_every < window.stop_at
+
+
+@given(TIMES, TTLS)
+def test_stopping_that_is_put_off_still_leaves_time_to_stop(confirmed: float, ttl: float) -> None:
+    window = TrustWindow(ttl, confirmed)
+    assert window.stop_at < window.last_call < window.kill_at - 0.05 * ttl
+
+
 @given(windows(), st.floats(0, 3), st.floats(0, 0.999))
 def test_no_change_comes_before_the_next_change(window: TrustWindow, part: float, between: float) -> None:
     now = window.confirmed + part * window.ttl

@@ -16,7 +16,7 @@ def upgrade(dsn: str, *, schema: str = DEFAULT_SCHEMA, status: bool = True, effe
 
     check_schema(schema)
     applied = []
-    with ErrorsMapped(dsn, schema), psycopg.connect(dsn, connect_timeout=5) as connection:
+    with ErrorsMapped(dsn, schema), psycopg.connect(dsn, connect_timeout=5, prepare_threshold=None) as connection:
         # Ends with the transaction, so it works behind a pooler; everything below is one transaction.
         connection.execute("SELECT pg_advisory_xact_lock(hashtext(%s))", [f"airflow-exclusive {schema}"])
         if not connection.execute("SELECT FROM pg_namespace WHERE nspname = %s", [schema]).rowcount:
