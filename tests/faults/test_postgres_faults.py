@@ -118,7 +118,7 @@ def frozen(server: OddPostgres) -> Iterator[None]:
 def test_a_frozen_server_is_not_waited_for_beyond_the_limit(
     node: Node, truth: Truth, breakable_postgres: OddPostgres, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("airflow_exclusive.guard._ANSWER_WITHIN", 1.0)
+    monkeypatch.setattr("airflow_exclusive.guard.ANSWER_WITHIN", 1.0)
     with JobGuard(redis=node.redis, postgres=node.postgres) as guard:
         guard.status(JOB)  # the connection is open when the server freezes
         monkeypatch.setattr(guard.statuses.database, "_retry_for", 0.5)
