@@ -9,7 +9,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from airflow_exclusive.core.errors import InvalidSetting
-from airflow_exclusive.core.job import MAX_NAME, check_job_name, check_run_key
+from airflow_exclusive.core.names import MAX_NAME, check_job_name, check_run_key
 from airflow_exclusive.stores.redis.scripts import lock_key, wake_key
 
 CHECKS = pytest.mark.parametrize(("check", "field"), [(check_job_name, "job_name"), (check_run_key, "run_key")])

@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from airflow_exclusive.core.errors import InvalidSetting
-from airflow_exclusive.core.job import Source
 
 if TYPE_CHECKING:
     from airflow_exclusive.core.admission import Admitted, AlreadyDone, Busy
+    from airflow_exclusive.core.job import Source
 
 
 def refuse_shared_key(answer: Busy | AlreadyDone, source: Source) -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from airflow_exclusive.airflow import config
 from airflow_exclusive.airflow.compat import Context
-from airflow_exclusive.core.job import Source
 from airflow_exclusive.core.ticks import run_key_of_dag_run
+
+if TYPE_CHECKING:
+    from airflow_exclusive.core.job import Source
 
 
 def source_of(context: Context) -> Source:
@@ -16,6 +18,8 @@ def source_of(context: Context) -> Source:
     After a person has cleared a task instance, Airflow allows it as many tries as it had used up, plus its retries:
     so the difference tells how many tries lie before the last clear.
     """
+    from airflow_exclusive.core.job import Source
+
     ti: Any = context["ti"]
     retries = int(getattr(context["task"], "retries", 0) or 0)
     return Source(

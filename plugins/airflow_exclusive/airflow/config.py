@@ -5,7 +5,7 @@ from __future__ import annotations
 from urllib.parse import urlsplit
 
 from airflow_exclusive.airflow.compat import AIRFLOW_V_3_0_PLUS, conf
-from airflow_exclusive.core.job import UNNAMED
+from airflow_exclusive.core.names import UNNAMED
 from airflow_exclusive.stores.postgres.statements import DEFAULT_SCHEMA
 
 SECTION = "exclusive"

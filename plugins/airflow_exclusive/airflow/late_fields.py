@@ -7,10 +7,12 @@ plain replacement, not a second rendering, so nothing that came out of the first
 from __future__ import annotations
 
 import re
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from airflow_exclusive.core.errors import InvalidSetting
-from airflow_exclusive.core.lease import Lease
+
+if TYPE_CHECKING:
+    from airflow_exclusive.core.lease import Lease
 
 _NAMES = ("token", "owner", "run_key", "job_name", "generation", "attempt")
 _LATE = re.compile(r"\{\{ lease\.(" + "|".join(_NAMES) + r") \}\}")

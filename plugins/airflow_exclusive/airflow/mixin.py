@@ -29,7 +29,7 @@ from airflow_exclusive.airflow.late_fields import LeaseInTemplate
 from airflow_exclusive.airflow.orphan import output_outlives_supervisor
 from airflow_exclusive.airflow.waiting import DEFAULT_INTERVAL, Waiter, WaitMode, chosen, trigger_arguments
 from airflow_exclusive.core.errors import ExclusiveError, InvalidSetting, LeaseLost, NotAdmitted
-from airflow_exclusive.core.job import check_job_name, check_run_key
+from airflow_exclusive.core.names import check_job_name, check_run_key
 from airflow_exclusive.core.settings import (
     LeaseSettings,
     OnBusy,

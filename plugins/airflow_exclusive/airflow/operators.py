@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Mapping
 from functools import cache
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from airflow.providers.standard.operators.bash import BashOperator
 from airflow.providers.standard.operators.python import PythonOperator
@@ -13,7 +13,9 @@ from airflow.providers.standard.operators.python import PythonOperator
 from airflow_exclusive.airflow.compat import BaseOperator, Context
 from airflow_exclusive.airflow.mixin import ExclusiveMixin
 from airflow_exclusive.core.errors import InvalidSetting
-from airflow_exclusive.core.lease import Lease
+
+if TYPE_CHECKING:
+    from airflow_exclusive.core.lease import Lease
 
 OWN_TEMPLATE_FIELDS = ("job_name", "run_key")
 

@@ -17,7 +17,7 @@ from airflow_exclusive.airflow.compat import (
 )
 from airflow_exclusive.airflow.early_checks import checked_partial, checked_unless_template, is_known
 from airflow_exclusive.core.errors import ExclusiveError
-from airflow_exclusive.core.job import check_job_name, check_run_key
+from airflow_exclusive.core.names import check_job_name, check_run_key
 from airflow_exclusive.core.settings import OnDone, check_choice
 
 if TYPE_CHECKING:

@@ -21,12 +21,12 @@ from typing import TYPE_CHECKING, Any, Literal, NoReturn
 from airflow_exclusive.airflow import config
 from airflow_exclusive.airflow.compat import AirflowRescheduleException, Context, TaskDeferred, first_rescheduled_at
 from airflow_exclusive.core.errors import ExclusiveError
-from airflow_exclusive.core.job import Source
-from airflow_exclusive.core.patience import Elsewhere
 from airflow_exclusive.core.settings import check_choice
 
 if TYPE_CHECKING:
     from airflow_exclusive.core.admission import Busy
+    from airflow_exclusive.core.job import Source
+    from airflow_exclusive.core.patience import Elsewhere
 
 WaitMode = Literal["worker", "reschedule", "defer"]
 
@@ -90,6 +90,8 @@ class Waiter:
     def elsewhere(self) -> Elsewhere | None:
         if self.mode == "worker":
             return None
+        from airflow_exclusive.core.patience import Elsewhere
+
         return Elsewhere(0.0 if self.began is None else max(0.0, self.clock() - self.began), self.ticket)
 
     def leave(self, busy: Busy, *, interval: float, asked: Mapping[str, Any]) -> NoReturn:

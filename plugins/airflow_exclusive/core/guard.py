@@ -21,8 +21,9 @@ from airflow_exclusive.core.admission import (
     left_behind,
 )
 from airflow_exclusive.core.errors import ExclusiveError, InvalidSetting, NotAdmitted, StaleWrite, StoreUnavailable
-from airflow_exclusive.core.job import Request, Source, check_job_name, check_run_key, new_owner
+from airflow_exclusive.core.job import Request, Source, new_owner
 from airflow_exclusive.core.lease import Effects, Identity, Lease, StepTransaction
+from airflow_exclusive.core.names import check_job_name, check_run_key
 from airflow_exclusive.core.patience import IN_PASSING, Elsewhere, Patience
 from airflow_exclusive.core.ports import JobStatus, KeeperFactory, LockStore, Refusal, StatusStore
 from airflow_exclusive.core.settings import LeaseSettings, check_seconds

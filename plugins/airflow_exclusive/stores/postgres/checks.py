@@ -8,7 +8,7 @@ from typing import Any
 
 from airflow_exclusive.core.errors import ExclusiveError
 from airflow_exclusive.core.findings import Finding
-from airflow_exclusive.core.job import UNNAMED
+from airflow_exclusive.core.names import UNNAMED
 from airflow_exclusive.core.timing import TrustWindow
 from airflow_exclusive.stores.postgres.database import Database, ErrorsMapped
 from airflow_exclusive.stores.postgres.statements import migrations

@@ -7,8 +7,8 @@ from contextlib import contextmanager, suppress
 from typing import Any, Protocol
 
 from airflow_exclusive.core.errors import InvalidSetting, StaleWrite, StoreMisconfigured
-from airflow_exclusive.core.job import check_run_key
 from airflow_exclusive.core.lease import Identity
+from airflow_exclusive.core.names import check_run_key
 from airflow_exclusive.stores.postgres.statements import DEFAULT_SCHEMA, statement
 
 
