@@ -88,7 +88,7 @@ BEGIN
     IF v_seen.status = 'running' THEN
         UPDATE {schema}.scheduled_job_run
         SET outcome = 'taken_over', finished_at = v_now, error = 'its lease lapsed; taken over by ' || p_node_id
-        WHERE owner = v_seen.owner AND outcome = 'running'
+        WHERE owner = v_seen.owner
         RETURNING owner INTO v_took_over;
     END IF;
     INSERT INTO {schema}.scheduled_job_run (

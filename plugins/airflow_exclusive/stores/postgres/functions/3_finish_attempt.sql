@@ -14,7 +14,7 @@ BEGIN
     WHERE job_name = p_job_name AND owner = p_owner AND fencing_token = p_fencing_token AND status = 'running';
     IF FOUND THEN
         UPDATE {schema}.scheduled_job_run SET outcome = p_outcome, finished_at = v_now, error = p_error
-        WHERE owner = p_owner AND outcome = 'running'
+        WHERE owner = p_owner
         RETURNING outcome INTO v_outcome;
     ELSE
         SELECT outcome INTO v_outcome FROM {schema}.scheduled_job_run

@@ -10,6 +10,6 @@ UPDATE {schema}.scheduled_job_run SET
     outcome = 'released',
     finished_at = coalesce(%(now)s, now()),
     error = %(reason)s
-WHERE owner = %(owner)s AND outcome = 'running';
+WHERE job_name = %(job_name)s AND owner = %(owner)s AND outcome = 'running';
 
 SELECT * FROM {schema}.scheduled_job_run WHERE owner = %(owner)s AND outcome = 'released';
