@@ -17,7 +17,7 @@ from airflow_exclusive.stores.postgres.statements import DEFAULT_SCHEMA
 from airflow_exclusive.stores.postgres.statuses import PostgresStatuses
 from airflow_exclusive.stores.redis.locks import RedisLocks
 
-ANSWER_WITHIN = 15.0
+ANSWER_WITHIN = 10.0
 """Seconds after which a connection to Postgres without an answer counts as broken."""
 
 

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
+import psycopg
 import pytest
 
 from airflow_exclusive.core.admission import Admitted, AlreadyDone, Busy
-from airflow_exclusive.core.errors import StaleWrite
+from airflow_exclusive.core.errors import StaleWrite, StoreUnavailable
 from airflow_exclusive.core.lease import Lease
 from airflow_exclusive.guard import JobGuard
 from airflow_exclusive.node import clock
@@ -22,10 +25,12 @@ from tests.support.proxy import (
     COPIED,
     DUPLICATED,
     FAULTS,
+    FOR_EVER,
     HANGING,
     HELD,
     REPLY_LOST,
     REQUEST_LOST,
+    UNHEARD,
     Fault,
     Matches,
     script,
@@ -43,6 +48,7 @@ CUT = [REQUEST_LOST, REPLY_LOST]
 BY_HAND = {"who runs": sql("status"), "release by hand": sql("release"), "release": script("release")}
 LEFT_LOCK = {"whose lock": words("GET\n"), "release": script("release")}
 LAST_RITES = {"finish": sql("finish"), "release": script("release", by_keeper=True)}
+SILENT = [HANGING, UNHEARD]
 SHORT_TTL = 4.0
 CLEARED = replace(TASK, try_number=2, cleared_tries=1)
 
@@ -173,7 +179,7 @@ def test_who_meets_a_lock_that_an_ended_attempt_left_does_not_wait_for_it(world:
         ended = admitted(other, NEXT_TICK)
         ended.finish()
         other.locks.acquire(JOB, ended.owner, 60)
-    fault = world.postgres.arm(sql("history"), kind)
+    fault = world.postgres.arm(sql("ended"), kind)
     began = clock()
     world.node.run()
     assert clock() - began < TTL / 2
@@ -382,14 +388,178 @@ def test_a_release_that_never_arrives_keeps_nobody_waiting(world: Proxied) -> No
     world.truth.check_done_once_but_for_its_lock()
 
 
-def test_an_admission_whose_gate_hangs_asks_again(world: Proxied) -> None:
-    fault = arm(world, "acquire", HANGING)
-    began = clock()
+@pytest.mark.parametrize("kind", SILENT)
+@pytest.mark.parametrize("step", [*REDIS_STEPS, *POSTGRES_STEPS])
+def test_a_step_that_nothing_is_heard_of_is_made_again_in_time(world: Proxied, step: str, kind: str) -> None:
+    """As when a server's machine goes down: no connection breaks, nothing comes."""
+    fault = arm(world, step, kind)
     world.node.run()
-    assert clock() - began < TTL
     assert fault.hit.is_set()
     assert (world.node.errors, world.node.ran) == ([], [1])
     world.truth.check_done_once()
+
+
+@pytest.mark.parametrize("kind", SILENT)
+@pytest.mark.parametrize("step", ["look", "refuse"])
+def test_who_is_refused_unheard_asks_again(
+    world: Proxied, step: str, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("airflow_exclusive.guard.ANSWER_WITHIN", 2.0)
+    with world.truth.guard() as other:
+        runner = admitted(other, NEXT_TICK)
+        fault = world.postgres.arm(sql(step), kind)
+        with JobGuard(redis=world.node.redis, postgres=world.node.postgres) as guard:
+            assert isinstance(guard.admit(JOB, run_key=TICK, settings=settings()), Busy)
+        assert fault.hit.is_set()
+        assert [refusal.reason for refusal in other.refusals(JOB)] == ["busy"]
+        runner.finish()
+
+
+# askers that never learn the answer
+
+
+class Told(BaseException):
+    """What a signal's handler raises."""
+
+
+@contextmanager
+def told_to_stop(when: threading.Event) -> Iterator[None]:
+    """This process gets SIGTERM as soon as that has happened."""
+
+    def stop(*_: object) -> None:
+        raise Told
+
+    before = signal.signal(signal.SIGTERM, stop)
+    killer = threading.Thread(target=lambda: when.wait(TTL) and os.kill(os.getpid(), signal.SIGTERM))
+    killer.start()
+    try:
+        with pytest.raises(Told):
+            yield
+    finally:
+        killer.join()
+        signal.signal(signal.SIGTERM, before)
+
+
+@pytest.mark.parametrize("step", ["acquire", "claim"])
+@pytest.mark.parametrize("kind", SILENT)
+def test_who_is_told_to_stop_while_it_asks_keeps_nobody_out(world: Proxied, step: str, kind: str) -> None:
+    fault = arm(world, step, kind)
+    with JobGuard(redis=world.node.redis, postgres=world.node.postgres) as guard, told_to_stop(fault.hit):
+        guard.admit(JOB, run_key=TICK, settings=settings(3600, renew=False))
+    with world.truth.guard() as other:
+        admitted(other).finish()
+        (note,) = other.refusals(JOB)
+    assert (note.reason, "Told" in note.detail) == ("withdrawn", True)
+    made = kind == UNHEARD and step == "claim"
+    assert world.truth.outcomes() == [*["failed"] * made, "success"]
+    assert world.truth.lock() is None
+
+
+def test_a_claim_that_is_made_after_its_asker_has_gone_is_none(world: Proxied) -> None:
+    fault = arm(world, "claim", HANGING)
+    with JobGuard(redis=world.node.redis, postgres=world.node.postgres) as guard, told_to_stop(fault.hit):
+        guard.admit(JOB, run_key=TICK, settings=settings(3600, renew=False))
+    assert world.postgres.send_copies(fault) == 1
+    with world.truth.guard() as other:
+        admitted(other).finish()
+    assert world.truth.outcomes() == ["success"]
+
+
+def test_a_claim_that_is_stopped_halfway_meets_its_withdrawal(world: Proxied, database: str) -> None:
+    """It has read, and waits for the job's row; so does the withdrawal, behind it."""
+    with world.truth.guard() as other:
+        admitted(other, NEXT_TICK).finish()
+    waiting = threading.Event()
+    with psycopg.connect(database) as lock, psycopg.connect(database, autocommit=True) as watcher:
+        lock.execute("SELECT FROM exclusive.scheduled_job_status FOR UPDATE")
+
+        def watch() -> None:
+            blocked = "SELECT FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+            eventually(lambda: watcher.execute(blocked).rowcount == 1)
+            waiting.set()
+            eventually(lambda: watcher.execute(blocked).rowcount == 2)
+            lock.rollback()
+
+        watcher_thread = threading.Thread(target=watch)
+        watcher_thread.start()
+        with JobGuard(redis=world.node.redis, postgres=world.node.postgres) as guard, told_to_stop(waiting):
+            guard.admit(JOB, run_key=TICK, settings=settings(3600, renew=False))
+        watcher_thread.join()
+    with world.truth.guard() as other:
+        admitted(other).finish()
+    assert world.truth.outcomes() == ["success", "failed", "success"]
+
+
+@pytest.mark.parametrize("why", ["busy", "done"])
+def test_a_copy_of_a_claim_that_was_refused_begins_nothing(world: Proxied, why: str) -> None:
+    fault = world.postgres.arm(sql("claim"), COPIED)
+    with world.truth.guard() as other, JobGuard(redis=world.node.redis, postgres=world.node.postgres) as guard:
+        runner = admitted(other, TICK if why == "done" else NEXT_TICK)
+        if why == "done":
+            runner.finish()
+        else:
+            other.locks.release(JOB, runner.owner)  # it gets past the gate
+        assert isinstance(guard.admit(JOB, run_key=TICK, settings=settings()), AlreadyDone if why == "done" else Busy)
+        if why == "busy":
+            runner.finish()
+        assert world.postgres.send_copies(fault) == 1
+        assert other.peek(JOB, run_key=TICK if why == "busy" else NEXT_TICK) is None
+    assert world.truth.outcomes() == ["success"]
+
+
+@pytest.mark.parametrize("kind", FAULTS)
+@pytest.mark.parametrize("step", ["acquire", "claim", "release"])
+def test_who_is_refused_behind_the_gate_leaves_nothing_there(world: Proxied, step: str, kind: str) -> None:
+    with world.truth.guard() as other, JobGuard(redis=world.node.redis, postgres=world.node.postgres) as guard:
+        runner = admitted(other, NEXT_TICK)
+        other.locks.release(JOB, runner.owner)
+        fault = arm(world, step, kind)
+        assert isinstance(guard.admit(JOB, run_key=TICK, settings=settings()), Busy)
+        assert fault.hit.is_set()
+        assert world.truth.lock() in (None, runner.owner)
+        runner.finish()
+    assert world.truth.outcomes() == ["success"]
+    assert world.truth.lock() is None
+
+
+@pytest.mark.parametrize("what", ["refused", "given up"])
+def test_a_lock_that_a_refused_asker_could_not_give_back_holds_nobody_up(
+    world: Proxied, what: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("airflow_exclusive.core.guard._ASKS_FOR", 0.5)
+    with world.truth.guard() as other, JobGuard(redis=world.node.redis, postgres=world.node.postgres) as guard:
+        runner = admitted(other, NEXT_TICK)
+        other.locks.release(JOB, runner.owner)
+        world.redis.arm(script("release"), REQUEST_LOST, times=FOR_EVER)
+        if what == "refused":
+            assert isinstance(guard.admit(JOB, run_key=TICK, settings=settings(3600)), Busy)
+        else:
+            world.redis.arm(script("acquire"), REPLY_LOST, times=FOR_EVER)
+            with pytest.raises(StoreUnavailable):
+                guard.admit(JOB, run_key=TICK, settings=settings(3600))
+        assert world.truth.lock() not in (None, runner.owner)
+        runner.finish()
+        began = clock()
+        admitted(other).finish()
+        assert clock() - began < TTL / 4
+    assert world.truth.lock() is None
+
+
+def test_a_waiter_that_gets_past_an_empty_gate_does_not_wake_itself(world: Proxied) -> None:
+    claims = world.postgres.arm(sql("claim"), COPIED, times=FOR_EVER)
+    with world.truth.guard() as other:
+        runner = other.admit(JOB, run_key=NEXT_TICK, settings=settings(60, renew=False))  # nobody puts the lock back
+        assert isinstance(runner, Admitted)
+        other.locks.release(JOB, runner.lease.owner, wake=False)
+        waiter = threading.Thread(target=world.node.run, kwargs={"wait": 60})
+        waiter.start()
+        eventually(lambda: claims.seen)
+        first = clock()
+        eventually(lambda: claims.seen > 1, 30)
+        assert clock() - first > 2, "it asks every five seconds"
+        runner.lease.finish()
+        waiter.join(30)
+    assert world.node.ran == [2]
 
 
 @pytest.mark.parametrize("step", RENEWALS)

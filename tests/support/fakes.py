@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -84,9 +85,11 @@ class FakeLocks:
     clock: Clock
     holder: str | None = None
     down: Exception | None = None
+    back_at: float = math.inf
     kept_for: float = 0.0
     freed_by_wait: int | None = None
     waits: list[float] = field(default_factory=list)
+    woke: list[bool] = field(default_factory=list)
 
     def acquire(self, job_name: str, owner: str, ttl: float, ticket: str = "") -> LockAnswer:
         self._say("acquire")
@@ -96,8 +99,9 @@ class FakeLocks:
         assert self.holder is not None
         return LockAnswer(False, self.holder, 7.0)
 
-    def release(self, job_name: str, owner: str, keep_for: float = 0.0) -> bool:
+    def release(self, job_name: str, owner: str, keep_for: float = 0.0, *, wake: bool = True) -> bool:
         self._say("unlock")
+        self.woke.append(wake)
         mine = self.holder == owner
         if mine:
             self.holder, self.kept_for = (owner if keep_for else None), keep_for
@@ -116,7 +120,7 @@ class FakeLocks:
 
     def _say(self, name: str) -> None:
         self.calls(name)
-        if self.down:
+        if self.down and self.clock.now < self.back_at:
             raise self.down
 
 
@@ -142,7 +146,9 @@ class FakeStatuses:
     requests: list[Request] = field(default_factory=list)
     refused: list[tuple[str, str]] = field(default_factory=list)
     finished: list[tuple[str, str | None, float]] = field(default_factory=list)
-    patience: float = 0.0
+    ttl: float = 0.0
+    withdrawn: list[tuple[str, str]] = field(default_factory=list)
+    withdrawing: Exception | None = None
 
     def claim(self, request: Request, settings: LeaseSettings) -> Verdict:
         self.calls("claim")
@@ -150,16 +156,25 @@ class FakeStatuses:
         self.requests.append(request)
         return self._next(self.answers, request)
 
+    def withdraw(self, request: Request, why: str) -> None:
+        self.calls("withdraw")
+        if self.withdrawing:
+            raise self.withdrawing
+        self.withdrawn.append((request.owner, why))
+
+    def has_ended(self, owner: str) -> bool:
+        return any(run.owner == owner and run.outcome != "running" for run in self.runs)
+
     def look(self, request: Request) -> Verdict:
         self.calls("look")
         return self._next(self.looks, request)
 
     def finish(
-        self, claim: Claim, outcome: str, error: str | None, hold_at_least: float, *, patience: float = 0.0
+        self, claim: Claim, outcome: str, error: str | None, hold_at_least: float, *, ttl: float = 0.0
     ) -> str | None:
         self.calls("finish")
         self.finished.append((outcome, error, hold_at_least))
-        self.patience = patience
+        self.ttl = ttl
         if isinstance(self.recorded, Exception):
             raise self.recorded
         return outcome if self.recorded == "as asked" else self.recorded

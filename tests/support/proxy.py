@@ -32,10 +32,12 @@ REPLY_LOST = "reply lost"
 DUPLICATED = "duplicated"
 SLOW = "slow"
 HANGING = "hanging"
+UNHEARD = "unheard"
+"""The request has its whole effect, but neither an answer nor an end of the connection ever arrives."""
 HELD = "held"
 """The request goes on when the test says so, by `Fault.go_on`."""
 COPIED = "copied"
-"""Like nothing at all, but the request is kept: `Fault.send_copies` sends it once more, long after."""
+"""Like nothing at all, but the request is kept, as one that hangs is: `Proxy.send_copies` sends it, long after."""
 
 FOR_EVER = sys.maxsize
 """So many times."""
@@ -236,7 +238,8 @@ class Proxy:
     """Listens on a free port of loopback until `close`."""
 
     def __init__(self, protocol: WireProtocol, host: str, port: int) -> None:
-        self._protocol, self._server = protocol, (host, port)
+        self._protocol = protocol
+        self.lead_to(host, port)
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port: int = self._listener.getsockname()[1]
         self._faults: list[Fault] = []
@@ -244,6 +247,10 @@ class Proxy:
         self._open: set[socket.socket] = set()
         self._closed = False
         threading.Thread(target=self._accept, daemon=True).start()
+
+    def lead_to(self, host: str, port: int) -> None:
+        """From now on new connections lead there, as when a name is given to another machine."""
+        self._server = (host, port)
 
     def arm(self, matches: Matches, kind: str, *, nth: int = 1, times: int = 1, seconds: float = 1.0) -> Fault:
         fault = Fault(matches, kind, nth, times, seconds)
@@ -345,6 +352,7 @@ class _Connection:
             fault.hit.set()
             return False
         if fault.kind == HANGING:
+            fault.copies.append([*self._greetings, request])
             fault.hit.set()
             for _ in _chunks(self._client):
                 pass
@@ -374,6 +382,10 @@ class _Connection:
                 continue
             fault.hit.set()
             if fault.kind == REPLY_LOST:
+                return
+            if fault.kind == UNHEARD:
+                for _ in _chunks(self._server):
+                    pass
                 return
             if fault.kind == SLOW:
                 time.sleep(fault.seconds)

@@ -102,12 +102,43 @@ def test_a_claim_that_is_refused_gives_the_lock_back(answer: Busy | AlreadyDone)
 
 
 @pytest.mark.parametrize("error", [DOWN, StoreMisconfigured("no schema"), KeyboardInterrupt()], ids=repr)
-def test_a_claim_that_fails_gives_the_lock_back_and_admits_nobody(error: BaseException) -> None:
+def test_a_claim_that_fails_gives_the_lock_back_withdraws_and_admits_nobody(error: BaseException) -> None:
     asked = world(error)
     with pytest.raises(type(error)):
         admit(asked)
-    assert asked.calls.names == ["acquire", "claim", "unlock"]
+    unanswered = not isinstance(error, StoreMisconfigured)
+    assert asked.calls.names == ["acquire", "claim", "unlock", *["withdraw"] * unanswered]
     assert asked.locks.holder is None
+    assert [owner for owner, _ in asked.statuses.withdrawn] == [asked.statuses.requests[0].owner] * unanswered
+
+
+def test_what_cannot_even_be_withdrawn_is_the_error_that_came_first(caplog: pytest.LogCaptureFixture) -> None:
+    asked = world(DOWN)
+    asked.statuses.withdrawing = StoreUnavailable("still nobody answers")
+    with pytest.raises(StoreUnavailable, match=r"^nobody answers"):
+        admit(asked)
+    assert "still nobody answers" in caplog.text
+
+
+def test_who_waits_asks_again_when_the_truth_answers_once_more_and_as_somebody_new() -> None:
+    asked = world(DOWN, DOWN, CLAIMED)
+    assert isinstance(admit(asked, wait=60), Admitted)
+    owners = [request.owner for request in asked.statuses.requests]
+    assert len(set(owners)) == 3
+    assert [owner for owner, _ in asked.statuses.withdrawn] == owners[:2]
+
+
+def test_who_does_not_wait_here_is_told_at_once_that_the_truth_does_not_answer() -> None:
+    asked = world(DOWN)
+    with pytest.raises(StoreUnavailable):
+        admit(asked, elsewhere=Elsewhere(), wait=math.inf)
+    assert asked.locks.waits == []
+
+
+def test_an_asker_that_is_refused_wakes_nobody() -> None:
+    asked = world(busy())
+    admit(asked)
+    assert asked.locks.woke == [False]
 
 
 def test_who_is_told_to_stop_while_it_asks_for_the_lock_leaves_none_behind() -> None:
@@ -256,9 +287,42 @@ def test_bad_arguments_are_refused_before_anybody_is_asked() -> None:
 def test_redis_down_admits_nobody_by_default() -> None:
     asked = world(CLAIMED)
     asked.locks.down = DOWN
+    began = asked.clock.now
     with pytest.raises(StoreUnavailable):
         admit(asked)
-    assert asked.calls.names == ["acquire"]
+    assert set(asked.calls.names[:-2]) == {"acquire", "wait"}
+    assert asked.calls.names[-2:] == ["unlock", "withdraw"]
+    assert asked.clock.now - began == pytest.approx(10, abs=1)
+
+
+def test_a_gate_that_answers_again_finds_the_same_owner() -> None:
+    asked = world(CLAIMED)
+    acquire, owners = asked.locks.acquire, []
+
+    def away_at_first(job_name: str, owner: str, *rest: Any) -> Any:
+        owners.append(owner)
+        if len(owners) < 4:
+            raise DOWN
+        return acquire(job_name, owner, *rest)
+
+    asked.locks.acquire = away_at_first  # type: ignore[method-assign]
+    assert isinstance(admit(asked), Admitted)
+    assert len(set(owners)) == 1
+    assert asked.statuses.withdrawn == []
+
+
+def test_who_waits_outlasts_a_gate_that_is_away() -> None:
+    asked = world(CLAIMED)
+    asked.locks.down, asked.locks.back_at = DOWN, asked.clock.now + 3600
+    assert isinstance(admit(asked, wait=math.inf), Admitted)
+
+
+def test_a_result_counts_even_if_the_gate_refuses_the_user_meanwhile() -> None:
+    asked = world(CLAIMED)
+    lease = lease_of(asked)
+    asked.locks.down = StoreMisconfigured("WRONGPASS")
+    lease.finish()
+    assert asked.statuses.finished == [("success", None, 0.0)]
 
 
 def test_redis_down_lets_postgres_decide_where_that_was_chosen() -> None:
@@ -383,7 +447,7 @@ def test_the_lock_is_given_back_even_if_the_truth_does_not_answer() -> None:
 def test_a_result_is_tried_to_be_recorded_for_as_long_as_a_lease_lasts() -> None:
     asked = world(CLAIMED)
     lease_of(asked, ttl=60).finish()
-    assert asked.statuses.patience == 60
+    assert asked.statuses.ttl == 60
 
 
 def test_a_result_counts_even_if_the_gate_does_not_answer() -> None:

@@ -8,7 +8,7 @@ match guard.admit("backup_daily", run_key="2013-01-02T00:00:00Z"):
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
@@ -49,15 +49,6 @@ class Attempt:
         plain = {f.name: row.get(prefix + f.name) for f in fields(cls) if f.name != "source"}
         source = {f.name: row[prefix + f.name] for f in fields(Source) if row.get(prefix + f.name) is not None}
         return cls(**plain, source=Source(**source))  # type: ignore[arg-type]
-
-
-LATEST = 3
-"""A lock can only be left by one of the last attempts: nobody but its owner gets past it."""
-
-
-def left_behind(owner: str, latest: Iterable[Attempt]) -> bool:
-    """Whether a lock is what an attempt left behind: its release got lost, or a copy of its request came late."""
-    return any(run.owner == owner and run.outcome != "running" for run in latest)
 
 
 @dataclass(frozen=True)

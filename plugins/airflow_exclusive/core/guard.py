@@ -11,22 +11,27 @@ from functools import partial
 from typing import Any
 
 from airflow_exclusive.core.admission import (
-    LATEST,
     Admitted,
     AlreadyDone,
     Attempt,
     Busy,
     Claim,
-    Verdict,
-    left_behind,
 )
-from airflow_exclusive.core.errors import ExclusiveError, InvalidSetting, NotAdmitted, StaleWrite, StoreUnavailable
+from airflow_exclusive.core.errors import (
+    ExclusiveError,
+    InvalidSetting,
+    NotAdmitted,
+    StaleWrite,
+    StoreMisconfigured,
+    StoreUnavailable,
+)
 from airflow_exclusive.core.job import Request, Source, new_owner
 from airflow_exclusive.core.lease import Effects, Identity, Lease, StepTransaction
 from airflow_exclusive.core.names import check_job_name, check_run_key
 from airflow_exclusive.core.patience import IN_PASSING, Elsewhere, Patience
-from airflow_exclusive.core.ports import JobStatus, KeeperFactory, LockStore, Refusal, StatusStore
+from airflow_exclusive.core.ports import JobStatus, KeeperFactory, LockAnswer, LockStore, Refusal, StatusStore
 from airflow_exclusive.core.settings import LeaseSettings, check_seconds
+from airflow_exclusive.core.undisturbed import undisturbed
 
 log = logging.getLogger(__name__)
 
@@ -38,6 +43,10 @@ _STALE_CLAIM = 0.5
 _DEFAULT = LeaseSettings()
 _NOBODY = Source()
 
+_ASKS_FOR = 10.0
+"""Seconds for which a gate that doesn't answer is asked, also by one that isn't to wait: a restart takes less."""
+
+_POLL_UNAVAILABLE = 0.5
 _POLL_CONFIRMATION = 0.5
 _POLL_IN_PASSING = 0.1
 _POLL_AT_LEAST = 0.05
@@ -93,8 +102,17 @@ class Guard:
         began = asked - (elsewhere.waited if elsewhere else 0.0)
         patience = Patience(request.source, began, wait, settings.seconds)
         announced = ""
+        asks_until = asked if elsewhere else began + wait
         while True:
-            answer = self._ask(request, settings, elsewhere.ticket if elsewhere else "")
+            try:
+                answer = self._ask(request, settings, elsewhere.ticket if elsewhere else "", asks_until)
+            except StoreUnavailable as error:
+                if self.clock() >= asks_until:
+                    raise
+                if announced != (announced := str(error)):
+                    log.warning("%s; asking again", error)
+                self.locks.wait_for_release(request.job_name, _POLL_UNAVAILABLE)
+                answer = None
             if answer is None:
                 request = replace(request, owner=new_owner())
                 continue
@@ -181,36 +199,48 @@ class Guard:
         key = f"manual__{owner}" if run_key is None else check_run_key(run_key)
         return Request(check_job_name(job_name), key, owner, self.node_id, source or _NOBODY, rerun)
 
-    def _ask(self, request: Request, settings: LeaseSettings, ticket: str) -> Admission | None:
+    def _ask(self, request: Request, settings: LeaseSettings, ticket: str, asks_until: float) -> Admission | None:
         """One round of gate and truth. None: this owner's claim lapsed before its reply came, ask as a new one."""
-        try:
-            lock = self.locks.acquire(request.job_name, request.owner, settings.seconds, ticket)
-        except StoreUnavailable:
-            if settings.on_redis_down == "fail":
-                raise
-            log.warning("the lock server doesn't answer; Postgres decides alone (on_redis_down='postgres')")
-            lock = None
-        except BaseException:  # told to stop, perhaps when the lock was set and only the reply not read
-            self._unlock(request.job_name, request.owner)
-            raise
+        lock = self._lock(request, settings, ticket, max(asks_until, self.clock() + _ASKS_FOR))
         if lock and not lock.mine:
             seen = self.statuses.look(request)
             if isinstance(seen, (Busy, AlreadyDone)):
                 return seen
-            if left_behind(lock.owner, self.statuses.history(request.job_name, None, LATEST)):
+            if self.statuses.has_ended(lock.owner):
                 self._unlock(request.job_name, lock.owner)
             return Busy(request.job_name, request.run_key, None, lock.seconds_left, IN_PASSING)
         return self._claim(request, settings)
 
+    def _lock(self, request: Request, settings: LeaseSettings, ticket: str, asks_until: float) -> LockAnswer | None:
+        """What the gate says; None where it doesn't answer and need not. Who asks again finds its own lock."""
+        announced = ""
+        while True:
+            try:
+                return self.locks.acquire(request.job_name, request.owner, settings.seconds, ticket)
+            except StoreUnavailable as error:
+                if settings.on_redis_down != "fail":
+                    log.warning("%s; Postgres decides alone (on_redis_down=%r)", error, settings.on_redis_down)
+                    return None
+                if self.clock() >= asks_until:
+                    self._withdraw(request, error)
+                    raise
+                if announced != (announced := str(error)):
+                    log.warning("%s; asking again", error)
+                self.locks.wait_for_release(request.job_name, _POLL_UNAVAILABLE)
+            except BaseException as error:  # told to stop, perhaps when the lock was set and only the reply not read
+                self._withdraw(request, error)
+                raise
+
     def _claim(self, request: Request, settings: LeaseSettings) -> Admission | None:
         sent_at = self.clock()
-        verdict: Verdict = None
         try:
             verdict = self.statuses.claim(request, settings)
-        finally:
-            if not isinstance(verdict, Claim):
-                self._unlock(request.job_name, request.owner)
+        except BaseException as error:
+            self._withdraw(request, error)
+            raise
         if not isinstance(verdict, Claim):
+            # Nobody else is admitted by this: a waiter that woke for it, even the asker itself, would ask in vain.
+            self._unlock(request.job_name, request.owner, wake=False)
             return verdict
         try:
             if (took := self.clock() - sent_at) > _STALE_CLAIM * settings.seconds:
@@ -228,12 +258,23 @@ class Guard:
         )
         return Admitted(lease, verdict.took_over)
 
+    def _withdraw(self, request: Request, error: BaseException) -> None:
+        """Nobody knows what became of this owner's last request, or will become of it: it is to keep nobody out."""
+        with undisturbed():
+            unlocked = self._unlock(request.job_name, request.owner)
+            if unlocked and isinstance(error, StoreMisconfigured):
+                return  # then there is no claim
+            try:
+                self.statuses.withdraw(request, f"asked and didn't hear the answer: {type(error).__name__}: {error}")
+            except ExclusiveError as unavailable:
+                log.warning("what %s may have got lapses by itself: %s", request.job_name, unavailable)
+
     def _give_back(self, claim: Claim, error: BaseException) -> None:
         """Nobody will renew this claim: rather end it at once than let it lapse."""
         attempt = claim.attempt
         try:
             self.statuses.finish(claim, "failed", f"it could not begin: {error}", 0.0)
-        except StoreUnavailable as unavailable:
+        except ExclusiveError as unavailable:
             log.warning("could not give back %s, it lapses by itself: %s", attempt.job_name, unavailable)
         self._unlock(attempt.job_name, attempt.owner)
 
@@ -250,7 +291,7 @@ class Guard:
         # A failed attempt holds nobody up: least of all its own retry.
         hold = lease.settings.hold_at_least if outcome == "success" else 0.0
         try:
-            recorded = self.statuses.finish(lease.claim, outcome, error, hold, patience=lease.settings.seconds)
+            recorded = self.statuses.finish(lease.claim, outcome, error, hold, ttl=lease.settings.seconds)
         finally:
             self._unlock(lease.job_name, lease.owner, max(0.0, started + hold - self.clock()))
         if recorded != outcome:
@@ -277,11 +318,14 @@ class Guard:
         if owner and owner not in runners:
             self._unlock(job_name, owner)
 
-    def _unlock(self, job_name: str, owner: str, keep_for: float = 0.0) -> None:
+    def _unlock(self, job_name: str, owner: str, keep_for: float = 0.0, *, wake: bool = True) -> bool:
+        """Whether that is certain. What the truth has recorded stands, whatever becomes of the lock."""
         try:
-            self.locks.release(job_name, owner, keep_for)
-        except StoreUnavailable as error:
+            self.locks.release(job_name, owner, keep_for, wake=wake)
+        except ExclusiveError as error:
             log.warning("could not give back the lock of %s, it ends by itself: %s", job_name, error)
+            return False
+        return True
 
     def _stand_by(self, busy: Busy, left: float) -> None:
         longest = _POLL_IN_PASSING if busy.reason == IN_PASSING else _POLL_AT_MOST

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -61,8 +62,11 @@ class LockStore(Protocol):
         """Take the lock where it is free, the asker's own, or reserved under `ticket`: then it changes its owner."""
         ...
 
-    def release(self, job_name: str, owner: str, keep_for: float = 0.0) -> bool:
-        """Give the lock back and wake a waiter; with `keep_for` seconds it only stops being renewed."""
+    def release(self, job_name: str, owner: str, keep_for: float = 0.0, *, wake: bool = True) -> bool:
+        """Give the lock back and wake a waiter; with `keep_for` seconds it only stops being renewed.
+
+        wake: whether there is anything to wake for: nobody could begin when an asker that was refused leaves.
+        """
         ...
 
     def owner(self, job_name: str) -> str | None:
@@ -79,14 +83,23 @@ class StatusStore(Protocol):
 
     def claim(self, request: Request, settings: LeaseSettings) -> Verdict: ...
 
+    def withdraw(self, request: Request, why: str) -> None:
+        """End the claim that this owner may have got, unheard, and see to it that it gets none any more."""
+        ...
+
+    def has_ended(self, owner: str) -> bool:
+        """Whether this owner's attempt is over, or it was refused for good, or has withdrawn."""
+        ...
+
     def look(self, request: Request) -> Verdict: ...
 
     def finish(
-        self, claim: Claim, outcome: str, error: str | None, hold_at_least: float, *, patience: float = 0.0
+        self, claim: Claim, outcome: str, error: str | None, hold_at_least: float, *, ttl: float = math.inf
     ) -> str | None:
         """Close the attempt; gives the outcome that the ledger has now (None: it has no such attempt).
 
-        patience: seconds to go on trying while the store doesn't answer, if that is more than usual.
+        ttl: of the lease, in seconds. It is tried for as long at least, and an answer that is lost is asked for again
+        before the lease may lapse.
         """
         ...
 
@@ -127,7 +140,7 @@ class AsyncStatuses(Protocol):
 
     async def look(self, request: Request) -> Verdict: ...
 
-    async def history(self, job_name: str, run_key: str | None, limit: int) -> Sequence[Attempt]: ...
+    async def has_ended(self, owner: str) -> bool: ...
 
     async def clock(self) -> float: ...
 

@@ -18,7 +18,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Literal
 
-from airflow_exclusive.core.admission import LATEST, AlreadyDone, Busy, left_behind
+from airflow_exclusive.core.admission import AlreadyDone, Busy
 from airflow_exclusive.core.errors import StoreUnavailable
 from airflow_exclusive.core.job import Request
 from airflow_exclusive.core.patience import IN_PASSING, Patience
@@ -98,7 +98,7 @@ class Standby:
         if lock.mine:
             return Woken("free", f"{request.job_name} is reserved for {reserved_for:g} s")
         retry_after = lock.seconds_left
-        if left_behind(lock.owner, await self.statuses.history(request.job_name, None, LATEST)):
+        if await self.statuses.has_ended(lock.owner):
             await locks.release(request.job_name, lock.owner)
             retry_after = 0.0
         return Busy(request.job_name, request.run_key, None, retry_after, IN_PASSING)

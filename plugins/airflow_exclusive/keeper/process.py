@@ -151,7 +151,7 @@ class KeeperProcess:
             return
         retry_for = max(_CLOSE_WITHIN, self.window.kill_at - clock())
         database = Database(
-            self.order.postgres, schema=self.order.schema, retry_for=retry_for, answer_within=self.order.ttl
+            self.order.postgres, schema=self.order.schema, retry_for=retry_for, answer_within=self._patience()
         )
         try:
             database.run("finish", {**self._identity(), "outcome": "failed", "error": error, "hold_at_least": 0.0})

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from airflow_exclusive.core.admission import Attempt, Verdict, decide
+from airflow_exclusive.core.admission import Verdict, decide
 from airflow_exclusive.core.job import Request
 from airflow_exclusive.stores.postgres.database import ErrorsMapped
 from airflow_exclusive.stores.postgres.statements import DEFAULT_SCHEMA, check_schema, statement
-from airflow_exclusive.stores.postgres.statuses import attempts_in, params_of
+from airflow_exclusive.stores.postgres.statuses import params_of
 
 if TYPE_CHECKING:
     import psycopg
@@ -31,8 +31,9 @@ class AsyncPostgresStatuses:
         (row,) = await self._run("look", {"now": None, **params_of(request)})
         return decide(request, row)
 
-    async def history(self, job_name: str, run_key: str | None, limit: int) -> Sequence[Attempt]:
-        return attempts_in(await self._run("history", {"job_name": job_name, "run_key": run_key, "limit": limit}))
+    async def has_ended(self, owner: str) -> bool:
+        (row,) = await self._run("ended", {"owner": owner})
+        return bool(row["ended"])
 
     async def clock(self) -> float:
         (row,) = await self._run("now", {"now": None})

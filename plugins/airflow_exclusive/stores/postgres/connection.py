@@ -32,7 +32,7 @@ class ImpatientConnection(psycopg.Connection[Any]):
         return super().wait(_limited(gen, self.answer_within), *args, **kwargs)
 
 
-def connect(dsn: str, *, connect_timeout: int, answer_within: float) -> ImpatientConnection:
+def connect(dsn: str, *, connect_timeout: int, answer_within: float = math.inf) -> ImpatientConnection:
     connection = ImpatientConnection.connect(dsn, connect_timeout=connect_timeout, **_OPTIONS)
     connection.answer_within = answer_within
     return connection

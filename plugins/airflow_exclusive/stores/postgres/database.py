@@ -14,7 +14,7 @@ from airflow_exclusive.stores.postgres.statements import DEFAULT_SCHEMA, check_s
 from airflow_exclusive.stores.redacted import redacted
 
 if TYPE_CHECKING:
-    import psycopg
+    from airflow_exclusive.stores.postgres.connection import ImpatientConnection
 
 # A refused login has no SQLSTATE in libpq's report, only its text. What isn't known here counts as unavailable.
 _NO_LOGIN = re.compile(
@@ -27,7 +27,8 @@ _NO_LOGIN = re.compile(
 class Database:
     """Runs the statements of `sql/` in autocommit mode, each file as one message and one transaction.
 
-    retry_for: seconds for which a statement whose connection broke is sent again (they are all safe to send twice).
+    retry_for: seconds for which a statement whose connection broke is sent again (they are all safe to send twice),
+    from its first failure on: one that waited in vain for an answer is sent once more whatever that took.
     answer_within: seconds until a connection with no answer counts as broken.
     connect_timeout: seconds.
     """
@@ -46,52 +47,68 @@ class Database:
                 "postgres", redacted(str(dsn)), "must be a postgresql:// URL or a libpq connection string"
             )
         self.dsn, self.schema = dsn, check_schema(schema)
-        self._retry_for, self._answer_within, self._connect_timeout = retry_for, answer_within, connect_timeout
-        self._connection: psycopg.Connection[Any] | None = None
+        self.retry_for, self._answer_within, self._connect_timeout = retry_for, answer_within, connect_timeout
+        self._connection: ImpatientConnection | None = None
         self._lock = threading.Lock()
 
-    def run(self, name: str, params: Mapping[str, Any], *, patience: float = 0.0) -> list[dict[str, Any]]:
-        """Run `sql/<name>.sql` and give the rows of its last statement. `patience` may only prolong `retry_for`."""
-        return self.run_text(statement(name, self.schema), params, patience=patience)
+    def run(
+        self, name: str, params: Mapping[str, Any], *, retry_for: float | None = None, answer_within: float = math.inf
+    ) -> list[dict[str, Any]]:
+        """Run `sql/<name>.sql` and give the rows of its last statement. `answer_within` may only shorten that limit."""
+        return self.run_text(statement(name, self.schema), params, retry_for=retry_for, answer_within=answer_within)
 
-    def run_text(self, text: str, params: Mapping[str, Any] | None, *, patience: float = 0.0) -> list[dict[str, Any]]:
-        give_up_at = time.monotonic() + max(self._retry_for, patience)
+    def run_text(
+        self,
+        text: str,
+        params: Mapping[str, Any] | None,
+        *,
+        retry_for: float | None = None,
+        answer_within: float = math.inf,
+    ) -> list[dict[str, Any]]:
+        give_up_at = math.inf
         pause = 0.05
         while True:
             try:
                 with self._lock, ErrorsMapped(self.dsn, self.schema):
-                    return self._execute(text, params)
+                    return self._execute(text, params, min(answer_within, self._answer_within))
             except StoreUnavailable:
                 self._drop_connection()
-                if time.monotonic() + pause > give_up_at:
+                now = time.monotonic()
+                give_up_at = min(give_up_at, now + (self.retry_for if retry_for is None else retry_for))
+                if now + pause > give_up_at:
                     raise
                 time.sleep(pause)
                 pause = min(2 * pause, 1.0)
+            except ExclusiveError:
+                raise
+            except BaseException:  # told to stop in the middle of a statement: its answer is not that of the next one
+                self._drop_connection()
+                raise
 
     def close(self) -> None:
         connection, self._connection = self._connection, None
         if connection is not None:
             connection.close()
 
-    def _execute(self, text: str, params: Mapping[str, Any] | None) -> list[dict[str, Any]]:
+    def _execute(self, text: str, params: Mapping[str, Any] | None, answer_within: float) -> list[dict[str, Any]]:
         from psycopg import ClientCursor
         from psycopg.rows import dict_row
 
         # Parameters are filled in by the client: only then may one message carry several statements, and nothing is
         # prepared, which a pooler in transaction mode couldn't follow.
-        with ClientCursor(self._connected(), row_factory=dict_row) as cursor:
+        connection = self._connected()
+        connection.answer_within = answer_within
+        with ClientCursor(connection, row_factory=dict_row) as cursor:
             cursor.execute(text.encode(), params)
             while cursor.nextset():
                 pass
             return cursor.fetchall() if cursor.rownumber is not None else []
 
-    def _connected(self) -> psycopg.Connection[Any]:
+    def _connected(self) -> ImpatientConnection:
         from airflow_exclusive.stores.postgres.connection import connect
 
         if self._connection is None or self._connection.closed:
-            self._connection = connect(
-                self.dsn, connect_timeout=self._connect_timeout, answer_within=self._answer_within
-            )
+            self._connection = connect(self.dsn, connect_timeout=self._connect_timeout)
         return self._connection
 
     def _drop_connection(self) -> None:

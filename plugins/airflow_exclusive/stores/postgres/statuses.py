@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import fields
 from datetime import datetime, timedelta, timezone
 from typing import Any
@@ -14,6 +15,10 @@ from airflow_exclusive.core.job import Request, Source
 from airflow_exclusive.core.ports import JobStatus, Refusal
 from airflow_exclusive.core.settings import LeaseSettings
 from airflow_exclusive.stores.postgres.database import Database
+
+_PROMPTLY = 1 / 3
+"""Of a lease's ttl: an answer that takes longer is asked for again, while there still is time to make use of it."""
+_WITHDRAWN_WITHIN = 2.0
 
 _UNSTORABLE = re.compile(r"[\x00\ud800-\udfff]")
 _EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
@@ -26,11 +31,20 @@ class PostgresStatuses:
         self.database, self.now = database, now
 
     def claim(self, request: Request, settings: LeaseSettings) -> Verdict:
-        (row,) = self._run("claim", **params_of(request), ttl=settings.seconds, renew=settings.renew)
+        params = {"now": self.now, **params_of(request), "ttl": settings.seconds, "renew": settings.renew}
+        (row,) = self.database.run("claim", params, answer_within=_answer_within(settings.seconds))
         if (claimed := row["claimed"]) is None:
             return self.look(request)  # who has it, or did it
         *numbers, took_over = claimed
         return self.look(request) if took_over else Claim(_claimed(request, *numbers))  # who had it
+
+    def withdraw(self, request: Request, why: str) -> None:
+        params = {"now": self.now, **params_of(request), "detail": recordable(why)}
+        self.database.run("withdraw", params, retry_for=_WITHDRAWN_WITHIN, answer_within=_WITHDRAWN_WITHIN)
+
+    def has_ended(self, owner: str) -> bool:
+        (row,) = self.database.run("ended", {"owner": owner})
+        return bool(row["ended"])
 
     def look(self, request: Request) -> Verdict:
         (row,) = self._run("look", **params_of(request))
@@ -40,13 +54,16 @@ class PostgresStatuses:
         return bool(self._run("renew", **_identity_of(claim), ttl=ttl))
 
     def finish(
-        self, claim: Claim, outcome: str, error: str | None, hold_at_least: float, *, patience: float = 0.0
+        self, claim: Claim, outcome: str, error: str | None, hold_at_least: float, *, ttl: float = math.inf
     ) -> str | None:
         if outcome not in ("success", "failed"):
             raise InvalidSetting("outcome", outcome, "must be 'success' or 'failed'")
         noted = error and recordable(error)
         params = {**_identity_of(claim), "outcome": outcome, "error": noted, "hold_at_least": hold_at_least}
-        rows = self.database.run("finish", {"now": self.now, **params}, patience=patience)
+        retry_for = self.database.retry_for if ttl == math.inf else max(self.database.retry_for, ttl)
+        rows = self.database.run(
+            "finish", {"now": self.now, **params}, retry_for=retry_for, answer_within=_answer_within(ttl)
+        )
         recorded: str | None = rows[0]["outcome"]
         return recorded
 
@@ -64,7 +81,8 @@ class PostgresStatuses:
         return [JobStatus(**row) for row in self._run("status", job_name=job_name)]
 
     def history(self, job_name: str, run_key: str | None, limit: int) -> Sequence[Attempt]:
-        return attempts_in(self._run("history", job_name=job_name, run_key=run_key, limit=limit))
+        rows = self._run("history", job_name=job_name, run_key=run_key, limit=limit)
+        return [attempt for row in rows if (attempt := Attempt.from_row(row))]
 
     def refusals(self, job_name: str, run_key: str | None, limit: int) -> Sequence[Refusal]:
         rows = self._run("refusals", job_name=job_name, run_key=run_key, limit=limit)
@@ -78,8 +96,8 @@ class PostgresStatuses:
         return self.database.run(name, {"now": self.now, **params})
 
 
-def attempts_in(rows: Sequence[Mapping[str, Any]]) -> Sequence[Attempt]:
-    return [attempt for row in rows if (attempt := Attempt.from_row(row))]
+def _answer_within(ttl: float) -> float:
+    return max(1.0, _PROMPTLY * ttl)
 
 
 def params_of(request: Request) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_exclusive.core.ports import LockAnswer
 from airflow_exclusive.stores.redis.address import Address, clients
-from airflow_exclusive.stores.redis.locks import ErrorsMapped, lock_answer
+from airflow_exclusive.stores.redis.locks import ErrorsMapped, lock_answer, pool_of
 from airflow_exclusive.stores.redis.scripts import WAKE_UP_LASTS_MS, lock_key, lua, milliseconds, wake_key
 
 if TYPE_CHECKING:
@@ -40,7 +40,14 @@ class AsyncRedisLocks:
         return self._address.connect_async(timeout=self._timeout, tries_again=1)
 
     async def _eval(self, script: str, keys: list[str], args: list[Any]) -> Any:
+        from redis.exceptions import ReadOnlyError
+
         async with self._one_by_one:
             with ErrorsMapped(self._url):
-                asked = self._client.execute_command("EVAL", lua(script), len(keys), *keys, *args)  # type: ignore[no-untyped-call]
-                return await asked
+                try:
+                    asked = self._client.execute_command("EVAL", lua(script), len(keys), *keys, *args)  # type: ignore[no-untyped-call]
+                    return await asked
+                except ReadOnlyError:
+                    if (pool := pool_of(self._client)) is not None:
+                        await pool.disconnect()
+                    raise

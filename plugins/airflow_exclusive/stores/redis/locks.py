@@ -36,9 +36,9 @@ class RedisLocks:
         args = [owner, milliseconds(ttl), *([ticket] if ticket else [])]
         return lock_answer(self._call("acquire", [lock_key(job_name)], args))
 
-    def release(self, job_name: str, owner: str, keep_for: float = 0.0) -> bool:
-        keep_ms = milliseconds(keep_for) if keep_for > 0 else 0
-        return bool(self._call("release", [lock_key(job_name), wake_key(job_name)], [owner, keep_ms, WAKE_UP_LASTS_MS]))
+    def release(self, job_name: str, owner: str, keep_for: float = 0.0, *, wake: bool = True) -> bool:
+        args = [owner, milliseconds(keep_for) if keep_for > 0 else 0, WAKE_UP_LASTS_MS if wake else 0]
+        return bool(self._call("release", [lock_key(job_name), wake_key(job_name)], args))
 
     def owner(self, job_name: str) -> str | None:
         with ErrorsMapped(self._url):
@@ -75,19 +75,32 @@ class RedisLocks:
         return self._address.connect(timeout=self._timeout, tries_again=3)
 
     def _call(self, script: str, keys: list[str], args: list[Any]) -> Any:
-        from redis.exceptions import NoScriptError
+        from redis.exceptions import NoScriptError, ReadOnlyError
 
         with ErrorsMapped(self._url):
             try:
-                return self.client.evalsha(digest(script), len(keys), *keys, *args)
-            except NoScriptError:
-                return self.client.eval(lua(script), len(keys), *keys, *args)
+                try:
+                    return self.client.evalsha(digest(script), len(keys), *keys, *args)
+                except NoScriptError:
+                    return self.client.eval(lua(script), len(keys), *keys, *args)
+            except ReadOnlyError:
+                if (pool := pool_of(self.client)) is not None:
+                    pool.disconnect()
+                raise
 
 
 def lock_answer(reply: Any) -> LockAnswer:
     """What acquire.lua returned."""
     mine, holder, left_ms = reply
     return LockAnswer(bool(mine), holder.decode(), max(0, left_ms) / 1000)
+
+
+def pool_of(client: Any) -> Any:
+    """The connections to what may have been a master once: its address may lead to another server by now.
+
+    None for a cluster, whose client sees to that by itself.
+    """
+    return getattr(client, "connection_pool", None)
 
 
 class ErrorsMapped:

@@ -5,7 +5,8 @@
 -- Read, decide, and write if the job's row is still the one that was read; else once more from the beginning. Whatever
 -- changes which attempts a job has, changes its row too, so an unchanged row means an unchanged ledger. Nothing less will
 -- do: in READ COMMITTED a statement that had to wait for a row re-reads that row and goes on with the snapshot from before.
--- Safe to call twice: an owner finds its own claim, and a claim that has ended is never made again. `p_now` replaces the
+-- Safe to call twice: an owner finds its own claim, and one whose claim has ended, or that was refused for good, never gets
+-- another. `p_now` replaces the
 -- clock in tests.
 CREATE OR REPLACE FUNCTION {schema}.claim_attempt(
     p_job_name text, p_run_key text, p_owner text, p_node_id text, p_ttl float8, p_renew boolean, p_rerun boolean,
@@ -32,7 +33,8 @@ BEGIN
         -- A success is the last attempt of its generation.
         SELECT job.xmin AS version, job.status, job.owner, job.fencing_token, job.generation, job.attempt, job.started_at,
             job.lease_expires_at, job.hold_until, tick.generation AS last_generation, tick.attempt AS last_attempt,
-            tick.outcome AS last_outcome, own.owner AS own, own.took_over
+            tick.outcome AS last_outcome, own.owner AS own, own.took_over,
+            EXISTS (SELECT FROM {schema}.scheduled_job_refusal r WHERE r.owner = p_owner) AS refused
         INTO v_seen
         FROM {schema}.scheduled_job_status job
         LEFT JOIN LATERAL (
@@ -53,8 +55,8 @@ BEGIN
                 date_part('epoch', v_seen.lease_expires_at) * 1000000, (v_seen.took_over IS NOT NULL)::integer
             ];
         END IF;
-        IF v_seen.own IS NOT NULL THEN
-            RETURN NULL;  -- this owner's claim has ended
+        IF v_seen.own IS NOT NULL OR v_seen.refused THEN
+            RETURN NULL;  -- this owner's claim has ended, or it was refused for good, or has withdrawn
         END IF;
         IF v_seen.status = 'running' AND v_seen.lease_expires_at >= v_now THEN
             RETURN NULL;  -- somebody runs it

@@ -64,7 +64,7 @@ CREATE TABLE {schema}.scheduled_job_refusal (
     id               bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     job_name         text COLLATE "C" NOT NULL,
     run_key          text COLLATE "C" NOT NULL,
-    reason           text NOT NULL CHECK (reason IN ('busy', 'done', 'stale')),
+    reason           text NOT NULL CHECK (reason IN ('busy', 'done', 'stale', 'withdrawn')),
     node_id          text NOT NULL,
     owner            text COLLATE "C" NOT NULL,
     refused_at       timestamptz NOT NULL,
@@ -78,7 +78,7 @@ CREATE TABLE {schema}.scheduled_job_refusal (
 );
 
 COMMENT ON TABLE {schema}.scheduled_job_refusal IS
-    'Final refusals: busy and done at admission, stale for a write of an attempt that had ended';
+    'Final refusals: busy and done at admission, stale for a write of an attempt that had ended, withdrawn by the asker';
 
 CREATE INDEX scheduled_job_refusal_by_tick ON {schema}.scheduled_job_refusal (job_name, run_key, refused_at);
 CREATE UNIQUE INDEX scheduled_job_refusal_once ON {schema}.scheduled_job_refusal (owner, reason, md5(detail));
