@@ -6,6 +6,7 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
+from typing import Any
 
 import psycopg
 import pytest
@@ -221,8 +222,8 @@ def lost(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     execute = Database._execute
     lost: list[str] = []
 
-    def lose_the_first_reply(self: Database, text: str, params: object) -> object:
-        rows = execute(self, text, params)  # type: ignore[arg-type]
+    def lose_the_first_reply(self: Database, *asked: Any) -> object:
+        rows = execute(self, *asked)
         if not lost:
             lost.append("reply")
             raise psycopg.OperationalError("server closed the connection unexpectedly")
@@ -249,7 +250,7 @@ def test_who_has_no_time_for_another_try_makes_none(database: str) -> None:
 @pytest.mark.usefixtures("lost")
 def test_who_is_told_to_be_patient_tries_again(database: str) -> None:
     hasty = Database(database, retry_for=0.0)
-    assert hasty.run("status", {"job_name": None, "now": None}, patience=10) == []
+    assert hasty.run("status", {"job_name": None, "now": None}, retry_for=10) == []
     hasty.close()
 
 

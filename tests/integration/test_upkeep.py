@@ -259,8 +259,8 @@ class Pretending(Database):
         super().__init__(dsn, retry_for=0.0)
         self._said = said
 
-    def run(self, name: str, params: Mapping[str, Any], *, patience: float = 0.0) -> list[dict[str, Any]]:
-        rows = super().run(name, params, patience=patience)
+    def run(self, name: str, params: Mapping[str, Any], **limits: Any) -> list[dict[str, Any]]:
+        rows = super().run(name, params, **limits)
         return [{**row, **self._said} for row in rows] if name == "doctor" else rows
 
 
