@@ -142,6 +142,7 @@ class FakeStatuses:
     requests: list[Request] = field(default_factory=list)
     refused: list[tuple[str, str]] = field(default_factory=list)
     finished: list[tuple[str, str | None, float]] = field(default_factory=list)
+    results: list[str | None] = field(default_factory=list)
     patience: float = 0.0
 
     def claim(self, request: Request, settings: LeaseSettings) -> Verdict:
@@ -155,10 +156,18 @@ class FakeStatuses:
         return self._next(self.looks, request)
 
     def finish(
-        self, claim: Claim, outcome: str, error: str | None, hold_at_least: float, *, patience: float = 0.0
+        self,
+        claim: Claim,
+        outcome: str,
+        error: str | None,
+        hold_at_least: float,
+        *,
+        result: str | None = None,
+        patience: float = 0.0,
     ) -> str | None:
         self.calls("finish")
         self.finished.append((outcome, error, hold_at_least))
+        self.results.append(result)
         self.patience = patience
         if isinstance(self.recorded, Exception):
             raise self.recorded

@@ -82,10 +82,18 @@ class StatusStore(Protocol):
     def look(self, request: Request) -> Verdict: ...
 
     def finish(
-        self, claim: Claim, outcome: str, error: str | None, hold_at_least: float, *, patience: float = 0.0
+        self,
+        claim: Claim,
+        outcome: str,
+        error: str | None,
+        hold_at_least: float,
+        *,
+        result: str | None = None,
+        patience: float = 0.0,
     ) -> str | None:
         """Close the attempt; gives the outcome that the ledger has now (None: it has no such attempt).
 
+        result: what `AlreadyDone.result` is to be for a retry that finds this success.
         patience: seconds to go on trying while the store doesn't answer, if that is more than usual.
         """
         ...

@@ -40,13 +40,22 @@ class PostgresStatuses:
         return bool(self._run("renew", **_identity_of(claim), ttl=ttl))
 
     def finish(
-        self, claim: Claim, outcome: str, error: str | None, hold_at_least: float, *, patience: float = 0.0
+        self,
+        claim: Claim,
+        outcome: str,
+        error: str | None,
+        hold_at_least: float,
+        *,
+        result: str | None = None,
+        patience: float = 0.0,
     ) -> str | None:
         if outcome not in ("success", "failed"):
             raise InvalidSetting("outcome", outcome, "must be 'success' or 'failed'")
         noted = error and recordable(error)
-        params = {**_identity_of(claim), "outcome": outcome, "error": noted, "hold_at_least": hold_at_least}
-        rows = self.database.run("finish", {"now": self.now, **params}, patience=patience)
+        params = {**_identity_of(claim), "outcome": outcome, "error": noted, "result": result}
+        rows = self.database.run(
+            "finish", {"now": self.now, "hold_at_least": hold_at_least, **params}, patience=patience
+        )
         recorded: str | None = rows[0]["outcome"]
         return recorded
 
