@@ -228,9 +228,7 @@ class AirflowApi:
         path = f"{_run(dag_id, run_id)}/taskInstances/{quote(task_id)}/tries"
         return sorted(self.get(path)["task_instances"], key=lambda one: int(one["try_number"]))
 
-    def xcom(
-        self, dag_id: str, run_id: str, task_id: str, key: str = "return_value", *, map_index: int = -1
-    ) -> Any:
+    def xcom(self, dag_id: str, run_id: str, task_id: str, key: str = "return_value", *, map_index: int = -1) -> Any:
         path = f"{_run(dag_id, run_id)}/taskInstances/{quote(task_id)}/xcomEntries/{quote(key)}"
         return self.get(path, deserialize=False, map_index=map_index)["value"]
 
@@ -284,9 +282,7 @@ class AirflowApiV1(AirflowApi):
         path = f"{_run(dag_id, run_id)}/taskInstances/{quote(task_id)}"
         self.call("PATCH", path, json={"new_state": state, "dry_run": False})
 
-    def xcom(
-        self, dag_id: str, run_id: str, task_id: str, key: str = "return_value", *, map_index: int = -1
-    ) -> Any:
+    def xcom(self, dag_id: str, run_id: str, task_id: str, key: str = "return_value", *, map_index: int = -1) -> Any:
         path = f"{_run(dag_id, run_id)}/taskInstances/{quote(task_id)}/xcomEntries/{quote(key)}"
         return self.get(path, stringify=False, map_index=map_index)["value"]
 
