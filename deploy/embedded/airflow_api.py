@@ -228,9 +228,9 @@ class AirflowApi:
         path = f"{_run(dag_id, run_id)}/taskInstances/{quote(task_id)}/tries"
         return sorted(self.get(path)["task_instances"], key=lambda one: int(one["try_number"]))
 
-    def xcom(self, dag_id: str, run_id: str, task_id: str, key: str = "return_value") -> Any:
+    def xcom(self, dag_id: str, run_id: str, task_id: str, key: str = "return_value", *, map_index: int = -1) -> Any:
         path = f"{_run(dag_id, run_id)}/taskInstances/{quote(task_id)}/xcomEntries/{quote(key)}"
-        return self.get(path, deserialize=False)["value"]
+        return self.get(path, deserialize=False, map_index=map_index)["value"]
 
     def task_log(self, dag_id: str, run_id: str, task_id: str, *, try_number: int = 1, map_index: int = -1) -> str:
         """What the try logged, one line per event, with the errors that it tells of."""
@@ -282,9 +282,9 @@ class AirflowApiV1(AirflowApi):
         path = f"{_run(dag_id, run_id)}/taskInstances/{quote(task_id)}"
         self.call("PATCH", path, json={"new_state": state, "dry_run": False})
 
-    def xcom(self, dag_id: str, run_id: str, task_id: str, key: str = "return_value") -> Any:
+    def xcom(self, dag_id: str, run_id: str, task_id: str, key: str = "return_value", *, map_index: int = -1) -> Any:
         path = f"{_run(dag_id, run_id)}/taskInstances/{quote(task_id)}/xcomEntries/{quote(key)}"
-        return self.get(path, stringify=False)["value"]
+        return self.get(path, stringify=False, map_index=map_index)["value"]
 
     def task_log(self, dag_id: str, run_id: str, task_id: str, *, try_number: int = 1, map_index: int = -1) -> str:
         path = f"{_run(dag_id, run_id)}/taskInstances/{quote(task_id)}/logs/{try_number}"

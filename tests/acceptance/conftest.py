@@ -91,6 +91,10 @@ class Meeting:
         """Of all attempts, oldest first."""
         return [attempt.outcome for attempt in reversed(self.guard.history(self.job))]
 
+    def given(self, task_id: str, *, map_index: int = -1) -> Any:
+        """What reached a task that passes on what it is given."""
+        return self.api.xcom(self.dag_id, self.run_id, task_id, map_index=map_index)
+
     def effects(self, run_key: str | None = None) -> list[int]:
         """The tokens under which the tick's effect was committed."""
         query = "SELECT token FROM effects WHERE job = %s AND run_key = %s ORDER BY token"

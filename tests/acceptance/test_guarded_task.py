@@ -58,6 +58,23 @@ def test_an_orphan_is_waited_for_and_its_work_is_not_repeated(meetings: Meetings
     case.assert_in_order("success")
 
 
+def test_what_an_orphan_returned_is_handed_over_by_the_retry(meetings: Meetings) -> None:
+    case = meetings.run("guarded_for_others")
+    os.kill(case.note()["supervisor"], signal.SIGKILL)
+    eventually(lambda: "own attempt" in case.asked_for_log(2), timeout=PATIENCE)
+    case.go()
+
+    assert case.ended() == "success"
+    tasks = case.api.task_instances(case.dag_id, case.run_id)
+    states = {(one["task_id"], one["map_index"]): one["state"] for one in tasks}
+    assert states == dict.fromkeys([("work", -1), ("all", -1), ("each", 0), ("each", 1)], "success")
+    assert case.given("all") == ["done with token 1", "and more"]
+    assert [case.given("each", map_index=index) for index in (0, 1)] == case.given("all")
+    assert case.finished() == ["1"]
+    assert case.tries() == ["failed", "success"]
+    case.assert_in_order("success")
+
+
 def test_a_lost_node_is_taken_over_by_the_retry(meetings: Meetings) -> None:
     case = meetings.run("guarded")
     first = case.note()

@@ -29,7 +29,8 @@ def name(ti: Any) -> str:
 def of(ti: Any) -> dict[str, Any]:
     pulled = {"task_ids": ti.task_id, "map_indexes": ti.map_index}
     answer, result = ti.xcom_pull(key="exclusive", **pulled), ti.xcom_pull(**pulled)
-    return {"state": str(getattr(ti.state, "value", ti.state)), "answer": answer, "result": result}
+    choice = ti.xcom_pull(key="skipmixin_key", **pulled)
+    return {"state": str(getattr(ti.state, "value", ti.state)), "answer": answer, "result": result, "choice": choice}
 
 
 if __name__ == "__main__":

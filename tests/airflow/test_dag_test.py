@@ -43,8 +43,8 @@ class Played:
     def state(self, task: str, dag_id: str = "played") -> str:
         return str(self.runs[dag_id]["tasks"][task]["state"])
 
-    def result(self, task: str) -> Any:
-        return self.runs["played"]["tasks"][task]["result"]
+    def result(self, task: str, dag_id: str = "played") -> Any:
+        return self.runs[dag_id]["tasks"][task]["result"]
 
     def answer(self, task: str, dag_id: str = "played") -> dict[str, Any]:
         """XCom `exclusive`."""
@@ -83,6 +83,7 @@ def played(airflow_stack: Stack) -> Iterator[Played]:
                 "refused",
                 "native",
                 "failing",
+                "unheard",
                 "waiting",
                 "in_turn",
             ],
@@ -294,6 +295,39 @@ def test_mapped_instances_that_share_job_and_tick_are_told_so(played: Played) ->
     first, second = sorted(range(2), key=lambda n: played.state(f"shares[{n}]", "failing"), reverse=True)
     assert [played.state(f"shares[{n}]", "failing") for n in (first, second)] == ["success", "failed"]
     assert f"mapped instances {first} and {second} of shares share it and the tick, so only one of them" in played.log
+
+
+# unheard: done, and tried again
+
+
+@pytest.mark.parametrize("task", ["listed", "several", "stops"])
+def test_a_retry_of_what_is_done_is_a_success_without_running_again(played: Played, task: str) -> None:
+    assert played.state(task, "unheard") == "success"
+    assert [attempt.outcome for attempt in played.attempts(f"unheard.{task}", "unheard")] == ["success"]
+
+
+def test_what_was_returned_reaches_who_waits_for_it(played: Played) -> None:
+    (attempt,) = played.attempts("unheard.listed", "unheard")
+    returned = [attempt.fencing_token, "and more"]
+    assert played.result("all", "unheard") == returned
+    assert [played.result(f"each[{index}]", "unheard") for index in (0, 1)] == returned
+
+
+def test_of_several_outputs_each_reaches_who_waits_for_it(played: Played) -> None:
+    (attempt,) = played.attempts("unheard.several", "unheard")
+    assert played.result("one_of_several", "unheard") == attempt.fencing_token
+
+
+def test_what_was_skipped_stays_skipped(played: Played) -> None:
+    skipped = ["stopped", "later"]
+    assert [played.state(task, "unheard") for task in skipped] == ["skipped", "skipped"]
+    assert set(played.runs["unheard"]["tasks"]["stops"]["choice"]["skipped"]) == set(skipped)
+
+
+def test_a_retry_that_has_nothing_to_hand_over_fails(played: Played) -> None:
+    assert played.state("long", "unheard") == "failed"
+    assert "characters as JSON, more than 65536: it isn't kept" in played.log
+    assert "Clear the task to have it run again" in played.log
 
 
 # waiting

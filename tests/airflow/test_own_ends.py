@@ -50,7 +50,9 @@ def test_a_job_that_skips_itself_is_done(admitting: World, confirmed: list[str])
 
 
 @pytest.mark.parametrize(("error", "skips"), [("skipped itself: nothing to do today", True), (None, False)])
-def test_a_retry_of_what_skipped_itself_skips(monkeypatch: pytest.MonkeyPatch, error: str | None, skips: bool) -> None:
+def test_a_retry_of_what_skipped_itself_skips(
+    monkeypatch: pytest.MonkeyPatch, confirmed: list[str], error: str | None, skips: bool
+) -> None:
     asked = world(replace(done(error=error), by_own_attempt=True))
     asked.guard.close = lambda: None  # type: ignore[attr-defined]
     monkeypatch.setattr(connections, "open_guard", lambda *_: asked.guard)
@@ -61,6 +63,7 @@ def test_a_retry_of_what_skipped_itself_skips(monkeypatch: pytest.MonkeyPatch, e
     else:
         task.execute(context_of(task))
     assert asked.statuses.finished == []
+    assert confirmed == (["later", "skip"] if skips else ["later"])
 
 
 @only_3

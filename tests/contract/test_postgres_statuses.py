@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,7 +14,7 @@ import pytest
 
 from airflow_exclusive.core.admission import AlreadyDone, Busy, Claim
 from airflow_exclusive.core.errors import ExclusiveError, InvalidSetting, StoreUnavailable
-from airflow_exclusive.core.job import Request
+from airflow_exclusive.core.job import Request, Source
 from airflow_exclusive.core.settings import LeaseSettings
 from airflow_exclusive.stores.postgres.schema import upgrade
 from tests.support.ledger import JOB, NEXT_TICK, START, TASK, TICK, Ledger, request
@@ -295,6 +296,28 @@ def test_a_retry_of_a_success_that_airflow_never_showed_finds_it_done(ledger: Le
         answer = ledger.at(10).claim(request(source=retry), SETTINGS)
         assert isinstance(answer, AlreadyDone)
         assert answer.by_own_attempt
+
+
+def test_a_success_keeps_its_result_for_its_own_task_instance_alone(ledger: Ledger) -> None:
+    result = json.dumps({"returned": "odd \x00 \ud83d ' %s"})
+    claim = ledger.claim(0, request(source=TASK))
+    assert ledger.at(1).finish(claim, "success", None, 0, result=result) == "success"
+    assert ledger.at(2).finish(claim, "success", None, 0, result="another") == "success"
+    for source, given in ((replace(TASK, try_number=2), result), (replace(TASK, map_index=3), None), (Source(), None)):
+        for ask in (ledger.at(3).look, lambda asked: ledger.at(3).claim(asked, SETTINGS)):
+            answer = ask(request(source=source))
+            assert isinstance(answer, AlreadyDone)
+            assert (answer.by_own_attempt, answer.result) == (given is not None, given)
+
+
+def test_a_result_that_came_too_late_is_not_kept(ledger: Ledger) -> None:
+    old = ledger.claim(0, request(source=TASK))
+    new = ledger.claim(31, request(source=TASK))
+    assert ledger.at(32).finish(old, "success", None, 0, result="{}") == "taken_over"
+    ledger.at(33).finish(new, "success", None, 0)
+    answer = ledger.at(34).look(request(source=TASK))
+    assert isinstance(answer, AlreadyDone)
+    assert answer.result is None
 
 
 def test_a_confirmed_success_that_nobody_cleared_is_done(ledger: Ledger) -> None:

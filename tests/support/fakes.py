@@ -149,6 +149,7 @@ class FakeStatuses:
     ttl: float = 0.0
     withdrawn: list[tuple[str, str]] = field(default_factory=list)
     withdrawing: Exception | None = None
+    results: list[str | None] = field(default_factory=list)
 
     def claim(self, request: Request, settings: LeaseSettings) -> Verdict:
         self.calls("claim")
@@ -170,10 +171,18 @@ class FakeStatuses:
         return self._next(self.looks, request)
 
     def finish(
-        self, claim: Claim, outcome: str, error: str | None, hold_at_least: float, *, ttl: float = 0.0
+        self,
+        claim: Claim,
+        outcome: str,
+        error: str | None,
+        hold_at_least: float,
+        *,
+        result: str | None = None,
+        ttl: float = 0.0,
     ) -> str | None:
         self.calls("finish")
         self.finished.append((outcome, error, hold_at_least))
+        self.results.append(result)
         self.ttl = ttl
         if isinstance(self.recorded, Exception):
             raise self.recorded

@@ -35,7 +35,7 @@ def row(
     previous: Attempt | None = None,
     retry_after: float | None = None,
 ) -> dict[str, Any]:
-    plain = {"again": again, "holder_alive": alive, "retry_after": retry_after}
+    plain = {"again": again, "holder_alive": alive, "retry_after": retry_after, "done_result": None}
     return {**plain, **columns("holder_", holder), **columns("done_", done), **columns("previous_", previous)}
 
 

@@ -99,6 +99,14 @@ def test_a_lease_finished_inside_its_block_is_not_finished_again() -> None:
     assert made.statuses.finished == [("failed", "half done", 0.0)]
 
 
+def test_a_result_goes_with_the_success() -> None:
+    made, lease = leased()
+    with lease:
+        lease.finish(result="what it returned")
+    assert made.statuses.finished == [("success", None, 0.0)]
+    assert made.statuses.results == ["what it returned"]
+
+
 def test_a_lease_is_finished_once() -> None:
     made, lease = leased()
     lease.finish()

@@ -27,6 +27,7 @@ from airflow_exclusive.airflow.early_checks import checked_partial, checked_unle
 from airflow_exclusive.airflow.handover import handed_over
 from airflow_exclusive.airflow.late_fields import LeaseInTemplate
 from airflow_exclusive.airflow.orphan import output_outlives_supervisor
+from airflow_exclusive.airflow.results import ResultMissing, hand_over, left_behind, skips_left_behind
 from airflow_exclusive.airflow.waiting import DEFAULT_INTERVAL, Waiter, WaitMode, chosen, trigger_arguments
 from airflow_exclusive.core.errors import ExclusiveError, InvalidSetting, LeaseLost, NotAdmitted
 from airflow_exclusive.core.names import check_job_name, check_run_key
@@ -192,15 +193,19 @@ class ExclusiveMixin:
             else:
                 self._tell(context, answer)
                 refuse_shared_key(answer, source)
-                self._turn_away(answer)
-                result = None
+                result = self._turn_away(answer, context)
         except BaseException as error:
-            if isinstance(error, (AirflowSkipException, *SKIPS_WHAT_FOLLOWS)) and isinstance(answer, Admitted):
+            its_own = isinstance(answer, Admitted) or getattr(answer, "by_own_attempt", False)
+            if its_own and isinstance(error, (AirflowSkipException, *SKIPS_WHAT_FOLLOWS)):
                 confirm_later(guard, job_name, run_key, source)
                 if isinstance(error, AirflowSkipException):
                     confirm_skip()
             else:
-                guard.close()
+                try:
+                    if isinstance(error, ResultMissing):  # it tells of the success: who clears it now wants it again
+                        guard.confirm(job_name, run_key, source)
+                finally:
+                    guard.close()
             raise
         confirm_later(guard, job_name, run_key, source)
         return result
@@ -266,13 +271,13 @@ class ExclusiveMixin:
             with lease, handed_over(lease, self, context), output_outlives_supervisor():
                 self._tell(context, admitted)
                 try:
-                    return super().execute(context, **for_airflow)  # type: ignore[misc]
+                    result = super().execute(context, **for_airflow)  # type: ignore[misc]
                 except AirflowSkipException as skipped:
                     # The job itself decided that this tick has nothing to do: that is an answer, not a failure.
                     lease.finish("success", f"{_SKIPPED}{skipped}")
                     raise
-                except SKIPS_WHAT_FOLLOWS:
-                    lease.finish("success")
+                except SKIPS_WHAT_FOLLOWS as skipping:
+                    lease.finish(result=skips_left_behind(skipping.tasks))
                     raise
                 except TRIGGERS_ANOTHER_RUN as trigger:
                     raise ExclusiveError(
@@ -291,6 +296,9 @@ class ExclusiveMixin:
                 except BaseException:
                     self._end_work(lease)
                     raise
+                if not lease.finished:
+                    lease.finish(result=left_behind(self, context, result))
+                return result
         finally:
             self.lease = None
 
@@ -299,8 +307,8 @@ class ExclusiveMixin:
         if getattr(self, "do_xcom_push", True):
             context["ti"].xcom_push(key=XCOM_KEY, value=as_xcom(answer))
 
-    def _turn_away(self, answer: Busy | AlreadyDone) -> None:
-        """End the task by its policy; return where that means success."""
+    def _turn_away(self, answer: Busy | AlreadyDone, context: Context) -> Any:
+        """End the task by its policy; where that means success, give what it returns."""
         from airflow_exclusive.core.admission import Busy
 
         if isinstance(answer, Busy):
@@ -310,11 +318,14 @@ class ExclusiveMixin:
         if answer.by_own_attempt:
             if (answer.run.error or "").startswith(_SKIPPED):
                 raise AirflowSkipException(f"an earlier attempt of this task instance {answer.run.error}")
+            result = hand_over(answer.result, context)
             self.log.info("an earlier attempt of this task instance did it: success without running again")  # type: ignore[attr-defined]
-        elif self.on_done == "skip":
+            return result
+        if self.on_done == "skip":
             raise AirflowSkipException(str(answer))
-        elif self.on_done == "fail":
+        if self.on_done == "fail":
             raise AirflowFailException(str(answer))
+        return None
 
     def _do_render_template_fields(
         self, parent: Any, template_fields: Any, context: Context, *args: Any, **kw: Any

@@ -107,10 +107,14 @@ class Busy:
 
 @dataclass(frozen=True)
 class AlreadyDone:
-    """The tick has been done. `by_own_attempt`: by an earlier try of the same task instance, not by a stranger."""
+    """The tick has been done. `by_own_attempt`: by an earlier try of the same task instance, not by a stranger.
+
+    `result`: what that try left for this one.
+    """
 
     run: Attempt
     by_own_attempt: bool = False
+    result: str | None = field(default=None, repr=False)
 
     def __str__(self) -> str:
         run = self.run
@@ -138,7 +142,7 @@ def decide(request: Request, row: Mapping[str, Any]) -> Verdict:
     if holder and holder.owner == request.owner and holder.outcome == "running":
         return Claim(holder, Attempt.from_row(row, "previous_"))
     if done and not row["again"]:
-        return AlreadyDone(done, request.source.same_task_instance(done.source))
+        return AlreadyDone(done, request.source.same_task_instance(done.source), row["done_result"])
     if holder and row["holder_alive"]:
         return Busy(request.job_name, request.run_key, holder, float(row["retry_after"]))
     if row["retry_after"] and row["retry_after"] > 0:

@@ -287,11 +287,15 @@ class Guard:
             self._record_stale(request, str(refused))
             raise
 
-    def _finish(self, request: Request, started: float, lease: Lease, outcome: str, error: str | None) -> None:
+    def _finish(
+        self, request: Request, started: float, lease: Lease, outcome: str, error: str | None, result: str | None
+    ) -> None:
         # A failed attempt holds nobody up: least of all its own retry.
         hold = lease.settings.hold_at_least if outcome == "success" else 0.0
         try:
-            recorded = self.statuses.finish(lease.claim, outcome, error, hold, ttl=lease.settings.seconds)
+            recorded = self.statuses.finish(
+                lease.claim, outcome, error, hold, result=result, ttl=lease.settings.seconds
+            )
         finally:
             self._unlock(lease.job_name, lease.owner, max(0.0, started + hold - self.clock()))
         if recorded != outcome:

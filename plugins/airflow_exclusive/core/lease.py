@@ -74,7 +74,7 @@ class Lease:
         keeper: Keeper,
         *,
         effects: Effects,
-        on_finish: Callable[[Lease, str, str | None], None],
+        on_finish: Callable[[Lease, str, str | None, str | None], None],
         schema: str = "",
     ) -> None:
         self.claim, self.settings = claim, settings
@@ -160,15 +160,19 @@ class Lease:
         self.ensure_held()
         return self._effects(self, conn, step)
 
-    def finish(self, outcome: str = "success", error: str | None = None) -> None:
-        """Close the attempt as "success" or "failed" and give the lock back. Raises `LeaseLost` if it was taken."""
+    def finish(self, outcome: str = "success", error: str | None = None, result: str | None = None) -> None:
+        """Close the attempt as "success" or "failed" and give the lock back. Raises `LeaseLost` if it was taken.
+
+        result: text that a retry of the same task instance is given if it only finds this success: it is recorded
+            together with that, or not at all.
+        """
         if self._finished:
             raise LeaseLost(f"{self.job_name} {self.run_key}: the attempt is already finished")
         # Once its keeper is told to stop, nobody else would close the attempt: left here, it would have to lapse.
         with undisturbed():
             self._finished = True
             self._keeper.stop()
-            self._on_finish(self, outcome, error)
+            self._on_finish(self, outcome, error, result)
 
     def __enter__(self) -> Lease:
         self._reset = _current.set(self)

@@ -94,10 +94,18 @@ class StatusStore(Protocol):
     def look(self, request: Request) -> Verdict: ...
 
     def finish(
-        self, claim: Claim, outcome: str, error: str | None, hold_at_least: float, *, ttl: float = math.inf
+        self,
+        claim: Claim,
+        outcome: str,
+        error: str | None,
+        hold_at_least: float,
+        *,
+        result: str | None = None,
+        ttl: float = math.inf,
     ) -> str | None:
         """Close the attempt; gives the outcome that the ledger has now (None: it has no such attempt).
 
+        result: what `AlreadyDone.result` is to be for a retry that finds this success.
         ttl: of the lease, in seconds. It is tried for as long at least, and an answer that is lost is asked for again
         before the lease may lapse.
         """

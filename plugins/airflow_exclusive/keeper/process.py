@@ -154,7 +154,8 @@ class KeeperProcess:
             self.order.postgres, schema=self.order.schema, retry_for=retry_for, answer_within=self._patience()
         )
         try:
-            database.run("finish", {**self._identity(), "outcome": "failed", "error": error, "hold_at_least": 0.0})
+            told = {"outcome": "failed", "error": error, "result": None, "hold_at_least": 0.0}
+            database.run("finish", {**self._identity(), **told})
             self._gate.wait(_STOP_WAITS)  # a renewal that came after the release would lock the job again
             self._new_gate().release()
             self._say(error)

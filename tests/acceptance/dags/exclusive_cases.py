@@ -16,7 +16,7 @@ from itertools import repeat
 from pathlib import Path
 from typing import Any
 
-from airflow.providers.common.compat.sdk import BaseHook, dag
+from airflow.providers.common.compat.sdk import BaseHook, dag, task
 
 from airflow_exclusive import ExclusiveBashOperator, exclusive_task
 from tests.support.diary import BEAT, Diary
@@ -89,6 +89,23 @@ def guarded_with_long_lease() -> None:
 @dag(schedule=None, start_date=START, catchup=False)
 def guarded_with_timeout() -> None:
     work.override(execution_timeout=TIMEOUT)("{{ dag_run.conf['folder'] }}")
+
+
+@exclusive_task(job_name="{{ dag_run.conf['job'] }}", **QUICK)
+def work_for_others(folder: str, lease: Any) -> list[str]:
+    return [meet(folder, lease), "and more"]
+
+
+@task
+def pass_on(given: Any) -> Any:
+    return given
+
+
+@dag(schedule=None, start_date=START, catchup=False)
+def guarded_for_others() -> None:
+    made = work_for_others.override(task_id="work")("{{ dag_run.conf['folder'] }}")
+    pass_on.override(task_id="all")(made)
+    pass_on.override(task_id="each").expand(given=made)
 
 
 @exclusive_task(job_name="{{ dag_run.conf['job'] }}", **QUICK)
@@ -205,6 +222,7 @@ guarded()
 guarded_once()
 guarded_with_long_lease()
 guarded_with_timeout()
+guarded_for_others()
 guarded_fork_with_timeout()
 guarded_without_memory()
 guarded_that_swallows_exceptions()

@@ -10,6 +10,7 @@ from uuid import uuid4
 from airflow.providers.common.compat.sdk import DAG, AirflowSkipException, BaseOperator, task
 from airflow.providers.common.sql.operators.sql import SQLExecuteQueryOperator
 from airflow.providers.standard.operators.empty import EmptyOperator
+from airflow.providers.standard.operators.python import PythonOperator, ShortCircuitOperator
 
 from airflow_exclusive import (
     ExclusiveBashOperator,
@@ -134,6 +135,45 @@ with DAG("failing", schedule=None, start_date=START) as failing:
     ExclusiveBashOperator(task_id="exits", bash_command="exit 3")
     if AIRFLOW_V_3_0_PLUS:  # in 2.11 a timeout ends `dag.test` itself
         exclusive(RemoteJob)(task_id="times_out", execution_timeout=timedelta(seconds=1))
+
+
+class UnheardFirst:
+    """Before an operator: Airflow takes the first try for failed, although it has done its work."""
+
+    def execute(self, context: Any, **for_airflow: Any) -> Any:
+        try:
+            return super().execute(context, **for_airflow)  # type: ignore[misc]
+        finally:
+            if context["ti"].try_number == 1:
+                raise ConnectionError("nobody hears how it ended")
+
+
+class UnheardPython(UnheardFirst, exclusive(PythonOperator)):  # type: ignore[misc]
+    pass
+
+
+class UnheardShortCircuit(UnheardFirst, exclusive(ShortCircuitOperator)):  # type: ignore[misc]
+    pass
+
+
+@task
+def pass_on(given: Any) -> Any:
+    return given
+
+
+with DAG(
+    "unheard", schedule=None, start_date=START, default_args={"retries": 1, "retry_delay": timedelta(0)}
+) as unheard:
+    listed = UnheardPython(task_id="listed", python_callable=lambda lease: [lease.token, "and more"])
+    pass_on.override(task_id="all")(listed.output)
+    pass_on.override(task_id="each").expand(given=listed.output)
+    several = UnheardPython(
+        task_id="several", python_callable=lambda lease: {"token": lease.token}, multiple_outputs=True
+    )
+    pass_on.override(task_id="one_of_several")(several.output["token"])
+    UnheardPython(task_id="long", python_callable=lambda: "x" * 100_000)
+    stops = UnheardShortCircuit(task_id="stops", python_callable=lambda: False)
+    stops >> EmptyOperator(task_id="stopped") >> EmptyOperator(task_id="later", trigger_rule="all_done")
 
 with DAG("waiting", schedule=None, start_date=START) as waiting:
 

@@ -54,15 +54,25 @@ class PostgresStatuses:
         return bool(self._run("renew", **_identity_of(claim), ttl=ttl))
 
     def finish(
-        self, claim: Claim, outcome: str, error: str | None, hold_at_least: float, *, ttl: float = math.inf
+        self,
+        claim: Claim,
+        outcome: str,
+        error: str | None,
+        hold_at_least: float,
+        *,
+        result: str | None = None,
+        ttl: float = math.inf,
     ) -> str | None:
         if outcome not in ("success", "failed"):
             raise InvalidSetting("outcome", outcome, "must be 'success' or 'failed'")
         noted = error and recordable(error)
-        params = {**_identity_of(claim), "outcome": outcome, "error": noted, "hold_at_least": hold_at_least}
+        params = {**_identity_of(claim), "outcome": outcome, "error": noted, "result": result}
         retry_for = self.database.retry_for if ttl == math.inf else max(self.database.retry_for, ttl)
         rows = self.database.run(
-            "finish", {"now": self.now, **params}, retry_for=retry_for, answer_within=_answer_within(ttl)
+            "finish",
+            {"now": self.now, "hold_at_least": hold_at_least, **params},
+            retry_for=retry_for,
+            answer_within=_answer_within(ttl),
         )
         recorded: str | None = rows[0]["outcome"]
         return recorded

@@ -4,7 +4,7 @@
 --   holder_alive it runs and its lease hasn't lapsed
 --   retry_after  seconds until its lease lapses, or until hold_at_least is over
 --   previous_*   the attempt that the holder took over
---   done_*       the success of the tick's latest generation
+--   done_*       the success of the tick's latest generation; done_result only for the task instance that had it
 SELECT
     d.owner IS NOT NULL AND {schema}.may_run_again(d, %(rerun)s, %(deployment)s, %(dag_id)s, %(run_id)s, %(task_id)s,
         %(map_index)s, %(cleared_tries)s) AS again,
@@ -29,7 +29,10 @@ SELECT
     d.node_id AS done_node_id, d.outcome AS done_outcome, d.started_at AS done_started_at,
     d.finished_at AS done_finished_at, d.error AS done_error,
     d.deployment AS done_deployment, d.dag_id AS done_dag_id, d.run_id AS done_run_id,
-    d.task_id AS done_task_id, d.map_index AS done_map_index, d.try_number AS done_try_number
+    d.task_id AS done_task_id, d.map_index AS done_map_index, d.try_number AS done_try_number,
+    CASE WHEN (d.deployment, d.dag_id, d.run_id, d.task_id, d.map_index)
+            = (%(deployment)s, %(dag_id)s, %(run_id)s, %(task_id)s, %(map_index)s)
+        THEN d.result END AS done_result
 FROM (SELECT) AS one
 LEFT JOIN {schema}.scheduled_job_status s ON s.job_name = %(job_name)s
 LEFT JOIN {schema}.scheduled_job_run h ON h.owner = s.owner

@@ -35,6 +35,7 @@ CREATE TABLE {schema}.scheduled_job_run (
     started_at       timestamptz NOT NULL,
     finished_at      timestamptz,
     error            text,
+    result           text,
     took_over        text,
     lease_seconds    double precision NOT NULL,
     renewed          boolean NOT NULL,
@@ -49,6 +50,7 @@ CREATE TABLE {schema}.scheduled_job_run (
 );
 
 COMMENT ON TABLE {schema}.scheduled_job_run IS 'One row per attempt, never overwritten once it has ended';
+COMMENT ON COLUMN {schema}.scheduled_job_run.result IS 'What the success gives to a retry that only finds it done; JSON';
 COMMENT ON COLUMN {schema}.scheduled_job_run.took_over IS 'Owner of the attempt that this one ended';
 COMMENT ON COLUMN {schema}.scheduled_job_run.renewed IS 'Whether the lease was renewed while the attempt ran, or fixed';
 COMMENT ON COLUMN {schema}.scheduled_job_run.confirmed_try IS 'Last try for which Airflow has shown this success';
