@@ -21,6 +21,7 @@ from deploy.embedded.account import Account, server_environment, service_folder
 from deploy.embedded.ports import LOOPBACK, free_port
 from deploy.embedded.postgres import EmbeddedPostgres
 from deploy.embedded.process import Daemon, wait_until
+from deploy.embedded.valkey import EmbeddedValkey
 from tests.support.certificates import Certificates
 
 
@@ -225,6 +226,23 @@ class SystemRedis:
         except OSError:
             return None
         return True
+
+
+class BreakableValkey(EmbeddedValkey):
+    """The embedded server, for tests that break it and look what is left."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder, durable=False)
+
+    @cached_property
+    def client(self) -> redis.Redis:
+        """As that of `SystemRedis`."""
+        return redis.Redis(host=LOOPBACK, port=self.port, decode_responses=True, socket_timeout=10)
+
+    def remove(self) -> None:
+        if "client" in self.__dict__:
+            self.client.close()
+        super().remove()
 
 
 def _lines(value: Any) -> list[Any]:
