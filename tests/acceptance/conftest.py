@@ -126,11 +126,25 @@ class Meeting:
         assert_no_overlap(self.folder, attempts=len(outcomes))
         assert self.outcomes() == list(outcomes)
         assert len(self.effects()) == expected
+        self._assert_next_tick_gets_through()
+
+    def assert_done_once(self) -> None:
+        """The same, however many attempts failed before the one that succeeded, at work or before they came to it."""
+        assert self.wait_for("success", "failed")["state"] == "success"
+        assert self.ended() == "success"
+        *before, last = self.outcomes()
+        assert last == "success"
+        assert set(before) <= {"failed"}
+        assert len(self.effects()) == 1
+        self._assert_next_tick_gets_through()
+
+    def _assert_next_tick_gets_through(self) -> None:
+        attempts = len(worked(self.folder))
         after = self.next_tick()
         after.go()
         after.wait_for("success")
         assert after.tries() == ["success"]
-        assert_no_overlap(self.folder, attempts=len(outcomes) + 1)
+        assert_no_overlap(self.folder, attempts=attempts + 1)
 
     def ended(self) -> str:
         """The state in which the run has ended."""
@@ -141,6 +155,13 @@ class Meeting:
         eventually(lambda: self.asked_for_log(2).count("own attempt"), timeout=PATIENCE)
         assert works(first["pid"])
         assert len(self.started()) == 1
+
+    def second_comes(self) -> None:
+        """Airflow has begun a second try: it waits for the end of the first, or works already."""
+        eventually(
+            lambda: "own attempt" in self.asked_for_log(2) or len(self._notes("started")) > 1,
+            timeout=PATIENCE,
+        )
 
     def second_follows(self, first: dict[str, Any]) -> None:
         """The second try works once the first has really ended."""

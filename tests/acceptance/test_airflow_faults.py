@@ -162,20 +162,35 @@ def test_a_task_without_memory_fails_and_is_tried_again(meetings: Meetings) -> N
     case.assert_in_order("failed", "success")
 
 
+FROZEN, HEALTHY = "its supervisor frozen", "its supervisor healthy"
+
+
+@pytest.mark.parametrize("task", [FROZEN, HEALTHY])
 def test_a_restarted_scheduler_does_not_start_a_running_task_twice(
-    meetings: Meetings, hasty_scheduler: AirflowDeployment, airflow_stack: Stack
+    meetings: Meetings, hasty_scheduler: AirflowDeployment, airflow_stack: Stack, task: str
 ) -> None:
+    """Airflow starts a second try of a task that runs and sends heartbeats.
+
+    Frozen, the first one's supervisor can't hear of that, so that both tries are there and the second waits. Healthy,
+    it may end the first one before the second asks.
+    """
     case = meetings.run("guarded")
     first = case.note()
-    freeze(first["supervisor"])  # it won't hear for a while that Airflow has given up on its task
+    if task == FROZEN:
+        freeze(first["supervisor"])
     left_behind = hasty_scheduler.daemons["scheduler"].family()
 
     try:
         _kill_outside_of_a_transaction(hasty_scheduler, airflow_stack)
         hasty_scheduler.start("scheduler", env=_HASTY)
-        case.second_waits_until_thawed(first)
-        # Airflow 2 keeps no note of a try that it resets.
-        assert case.tries() == (["success"] if AIRFLOW.release is AIRFLOW_2 else ["failed", "success"])
+        if task == FROZEN:
+            case.second_waits_until_thawed(first)
+            # Airflow 2 keeps no note of a try that it resets.
+            assert case.tries() == (["success"] if AIRFLOW.release is AIRFLOW_2 else ["failed", "success"])
+        else:
+            case.second_comes()
+            case.go()
+            case.assert_done_once()
     finally:
         kill_all(left_behind)
 
@@ -183,16 +198,24 @@ def test_a_restarted_scheduler_does_not_start_a_running_task_twice(
 @pytest.mark.skipif(
     AIRFLOW.release is AIRFLOW_2, reason="Airflow 2 takes itself for dead and alive in turns, and may leave its task be"
 )
+@pytest.mark.parametrize("task", [FROZEN, HEALTHY])
 def test_a_scheduler_that_stood_still_does_not_start_its_own_task_twice(
-    meetings: Meetings, hasty_scheduler: AirflowDeployment, airflow_stack: Stack
+    meetings: Meetings, hasty_scheduler: AirflowDeployment, airflow_stack: Stack, task: str
 ) -> None:
+    """As above; here it is the task's own scheduler that starts it again."""
     case = meetings.run("guarded")
     first = case.note()
-    freeze(first["supervisor"])
+    if task == FROZEN:
+        freeze(first["supervisor"])
 
     # Only a pause in the middle of such a look goes unseen: then once more.
     assert any(_reset_by_a_pause(hasty_scheduler, airflow_stack.metadata_dsn) for _ in range(_PAUSES))
-    case.second_waits_until_thawed(first)
+    if task == FROZEN:
+        case.second_waits_until_thawed(first)
+    else:
+        case.second_comes()
+        case.go()
+        case.assert_done_once()
 
 
 def _kill_outside_of_a_transaction(airflow: AirflowDeployment, stack: Stack) -> None:

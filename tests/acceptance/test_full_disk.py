@@ -70,5 +70,6 @@ def test_a_full_disk_admits_nobody_and_repeats_nothing(
 
         assert running.tries() == ["failed", "success"]
         assert set(asking.tries()[:-1]) == {"failed"}
-        assert len(asking.effects()) == 1
+        assert running.ended() == "success"
         running.assert_in_order("taken_over", "success")
+        asking.assert_done_once()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+from collections import defaultdict
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -233,8 +234,15 @@ def test_the_same_fire_time_is_one_tick_on_every_timetable(airflow_stack: Stack)
         list(at_once.map(partial(_backfill, airflow_stack.airflow), SCHEDULES))
     runs = eventually(lambda: _backfilled(api, SCHEDULES), timeout=PATIENCE)
 
-    keys = {run["data_interval_end"].replace("+00:00", "Z") for run in runs}
+    states: dict[str, list[str]] = defaultdict(list)
+    for run in runs:
+        task = api.task_instance(run["dag_id"], run["dag_run_id"], "run_it")
+        states[run["data_interval_end"].replace("+00:00", "Z")].append(task["state"])
+    keys = set(states)
     assert len(runs) > 2 * len(keys), "most fire times were asked for in several ways"
+    assert {run["state"] for run in runs} == {"success"}
+    for of_one_tick in states.values():
+        assert sorted(of_one_tick) == [*["skipped"] * (len(of_one_tick) - 1), "success"]
     with psycopg.connect(airflow_stack.warehouse_dsn) as connection:
         lines = connection.execute("SELECT run_key, count(*) FROM ticks GROUP BY run_key").fetchall()
     assert {line for line in lines if line[0] in keys} == {(key, 1) for key in keys}
@@ -247,8 +255,9 @@ def test_a_manual_run_is_a_tick_of_its_own(airflow_stack: Stack) -> None:
     api.wait_for_dag("ticks_by_cron")
     api.unpause("ticks_by_cron")
     run_id = api.trigger_dag("ticks_by_cron", logical_date=START.replace(day=6, hour=1))
-    api.wait_for_run("ticks_by_cron", run_id, timeout=PATIENCE)
 
+    assert api.wait_for_run("ticks_by_cron", run_id, timeout=PATIENCE) == "success"
+    assert api.task_instance("ticks_by_cron", run_id, "run_it")["state"] == "success"
     assert api.xcom("ticks_by_cron", run_id, "run_it", "exclusive")["run_key"] == run_id
 
 

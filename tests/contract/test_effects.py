@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import threading
 import uuid
 from collections.abc import Callable, Iterator
@@ -19,6 +20,8 @@ from airflow_exclusive.core.errors import InvalidSetting, LeaseLost, StaleWrite,
 from airflow_exclusive.stores.postgres.effects import transaction
 from airflow_exclusive.stores.postgres.schema import upgrade
 from deploy.embedded.postgres import PostgresServer
+from deploy.embedded.release import PROJECT
+from tests.support.ledger import Ledger, request
 from tests.support.waiting import eventually
 
 ADD = "UPDATE total SET flights = flights + %(n)s"
@@ -280,3 +283,40 @@ def test_a_paused_writer_keeps_its_successor_waiting_and_then_done(
     successor.join(10)
     assert told == [True]
     assert total() == 1
+
+
+def test_tokens_that_were_lost_come_back_from_the_fence_as_documented(
+    database: str, effects_database: str, connection: psycopg.Connection, total: Callable[[], int]
+) -> None:
+    """The status database is a new one, or an old one: three jobs, of which it knows nothing, too little and more."""
+    (raise_tokens,) = [
+        block
+        for block in re.findall(r"```sql\n(.*?)```", (PROJECT / "docs" / "operations.md").read_text(), re.DOTALL)
+        if "FROM exclusive.scheduled_job_fence" in block
+    ]
+    unknown, behind, ahead = Attempt(41), Attempt(7, job_name="behind"), Attempt(1, job_name="ahead")
+    ledger = Ledger(database)
+
+    def next_attempt(second: float, job_name: str) -> Attempt:
+        claim = ledger.claim(second, request(f"tick {second}", job=job_name))
+        assert ledger.at(second).finish(claim, "failed", None, 0) == "failed"
+        return Attempt(claim.attempt.fencing_token, f"tick {second}", job_name=job_name)
+
+    for written in (unknown, behind, ahead):
+        add(written, connection)
+    for second in range(3):
+        next_attempt(second, ahead.job_name)
+    with pytest.raises(StaleWrite, match="a later attempt has written here, token 1 is refused"):
+        add(next_attempt(3, behind.job_name), connection)
+
+    told = [line for (line,) in connection.execute(raise_tokens.encode())]
+    for _ in range(2):  # harmless once more
+        with psycopg.connect(database) as status:
+            for line in told:
+                status.execute(line.encode())
+
+    following = [next_attempt(4, job.job_name) for job in (unknown, behind, ahead)]
+    assert [attempt.token for attempt in following] == [42, 8, 4]
+    assert [add(attempt, connection) for attempt in following] == [False, False, False]
+    assert total() == 6
+    ledger.close()

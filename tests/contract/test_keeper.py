@@ -524,7 +524,8 @@ def test_a_job_cut_off_from_postgres_is_dead_before_its_lease_can_lapse(
 ) -> None:
     dsn = own_postgres.create_database("exclusive")
     upgrade(dsn)
-    runner = start(redis_url, dsn)
+    ttl = 3 * TTL  # a tenth of it is left, as above
+    runner = start(redis_url, dsn, ttl=ttl)
     runner.tell("ignore_sigterm")
     with JobGuard(redis=redis_url, postgres=dsn) as guard:
         eventually(lambda: heartbeat(guard) > 0)
@@ -534,13 +535,13 @@ def test_a_job_cut_off_from_postgres_is_dead_before_its_lease_can_lapse(
     else:
         send_all(own_postgres, signal.SIGSTOP)
     assert runner.ended() == -signal.SIGKILL
-    assert 0.4 * TTL < time.monotonic() - cut_off < TTL
+    assert 0.4 * ttl < time.monotonic() - cut_off < ttl
     if how == "frozen":
         send_all(own_postgres, signal.SIGCONT)
     else:
         own_postgres.start()
     with JobGuard(redis=redis_url, postgres=dsn) as guard:
-        take_over(guard).finish()
+        take_over(guard, wait=4 * ttl).finish()
         ended, after = outcomes(guard)
         # Closed by its keeper, if Postgres was back soon enough for that.
         assert ended in ("taken_over", "failed")

@@ -21,6 +21,7 @@ from airflow_exclusive.core.errors import StoreMisconfigured
 from airflow_exclusive.core.job import Request, Source
 from airflow_exclusive.core.lease import Lease
 from airflow_exclusive.core.patience import Elsewhere, Patience
+from airflow_exclusive.core.ports import LockAnswer
 from airflow_exclusive.core.standby import Woken
 from airflow_exclusive.node import clock
 from airflow_exclusive.standby import gate, standby
@@ -174,39 +175,59 @@ async def until_all_wait(looked: set[str], turns: Collection[asyncio.Task[Woken]
     assert not any(turn.done() for turn in turns)
 
 
-def test_a_release_wakes_one_of_a_thousand(place: Place, looked: set[str], monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def asked_the_gate(monkeypatch: pytest.MonkeyPatch) -> set[str]:
+    """The tickets of those whom Redis has answered at least once."""
+    tickets: set[str] = set()
+    acquire = AsyncRedisLocks.acquire
+
+    async def noted(self: AsyncRedisLocks, job_name: str, owner: str, ttl: float) -> LockAnswer:
+        answer = await acquire(self, job_name, owner, ttl)
+        tickets.add(owner)
+        return answer
+
+    monkeypatch.setattr(AsyncRedisLocks, "acquire", noted)
+    return tickets
+
+
+def test_a_release_wakes_one_of_a_thousand(
+    place: Place, looked: set[str], asked_the_gate: set[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(rules, "POLL_AT_MOST", 1.0)
     lease = place.hold("tick 0")
 
     async def crowd() -> tuple[list[Woken], int, int, int]:
         turns = [asyncio.create_task(place.turn(f"ticket {n}", run_key=f"tick {n}")) for n in range(1, 1001)]
         await until_all_wait(looked, turns)
-        truths, gates = connections(place)
+        _, others = connections(place)
         await asyncio.to_thread(lease.finish)
-        done, waiting = await asyncio.wait(turns, return_when=asyncio.FIRST_COMPLETED)
-        later, _ = await asyncio.wait(waiting, timeout=3)
-        for turn in turns:
+        while len(asked_the_gate) < len(turns):
+            await asyncio.sleep(0.02)
+        truths, gates = connections(place)
+        woken = [turn.result() for turn in turns if turn.done()]
+        waiting = [turn for turn in turns if not turn.done()]
+        for turn in waiting:
             turn.cancel()
-        await asyncio.gather(*turns, return_exceptions=True)
-        return [turn.result() for turn in (*done, *later)], truths, gates, len(waiting)
+        await asyncio.gather(*waiting, return_exceptions=True)
+        return woken, truths, len(gates - others), len(waiting)
 
     woken, truths, gates, waiting = played(crowd)
     assert [one.outcome for one in woken] == ["free"]
     assert waiting == 999
     assert str(place.lock()).startswith("ticket ")
     assert truths - 1 == 1, "one connection besides the guard's"
-    assert gates <= 1, "none before somebody is to have the gate"
+    assert gates == 1, "one for all of them"
 
 
-def connections(place: Place) -> tuple[int, int]:
-    """To this test's databases, by anybody but this function."""
+def connections(place: Place) -> tuple[int, set[str]]:
+    """To this test's databases, by anybody but this function: how many to Postgres, which ones to Redis."""
     count = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
     number = urlsplit(place.redis).path.strip("/")
     with psycopg.connect(place.postgres) as connection, redis.Redis.from_url(place.redis) as client:
-        gates = [one for one in client.client_list() if one["db"] == number and one["cmd"] == "eval"]
+        gates = {one["id"] for one in client.client_list() if one["db"] == number} - {str(client.client_id())}
         only = connection.execute(count + " AND application_name = 'airflow-exclusive'").fetchone()
     assert only is not None
-    return only[0], len(gates)
+    return only[0], gates
 
 
 def test_all_who_wait_for_a_tick_are_told_when_it_is_done(place: Place, looked: set[str]) -> None:
@@ -227,13 +248,15 @@ def test_all_who_wait_for_a_tick_are_told_when_it_is_done(place: Place, looked: 
 def test_a_dead_runners_job_goes_to_a_waiter_when_its_lease_lapses(place: Place) -> None:
     lease = place.hold(NEXT_TICK, ttl=2)
     lease._keeper.stop()  # renews no more, and nothing is given back
-    began = time.monotonic()
+    (dead,) = place.guard.status(JOB)
     woken = played(lambda: place.turn("ticket"))
     assert woken.outcome == "free"
-    assert time.monotonic() - began < 3
     answer = place.guard.admit(JOB, run_key=TICK, elsewhere=Elsewhere(ticket="ticket"))
     assert isinstance(answer, Admitted)
     assert answer.took_over is not None
+    assert dead.lease_expires_at is not None
+    waited = (answer.lease.claim.attempt.started_at - dead.lease_expires_at).total_seconds()
+    assert 0 <= waited < 10, "and not for another ttl"
     answer.lease.finish()
 
 
@@ -289,7 +312,7 @@ def test_a_waiter_that_is_moved_away_keeps_neither_triggerer_nor_the_others_wait
     place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Not even where the server is silent, which the driver would first ask to cancel the statement."""
-    monkeypatch.setattr(AsyncPostgresStatuses.__init__, "__kwdefaults__", {"answer_within": 1.0})
+    monkeypatch.setattr(AsyncPostgresStatuses.__init__, "__kwdefaults__", {"answer_within": 8.0})
 
     async def moved(there: Place, hit: threading.Event) -> float:
         async with standby(there.postgres):  # somebody else goes on with the connection
@@ -302,7 +325,7 @@ def test_a_waiter_that_is_moved_away_keeps_neither_triggerer_nor_the_others_wait
 
     with proxied(place) as (there, truth, _):
         fault = truth.arm(sql("look"), HANGING, seconds=30)
-        assert played(lambda: moved(there, fault.hit)) < 1
+        assert played(lambda: moved(there, fault.hit)) < 4
 
 
 def test_a_reservation_outlives_its_trigger(place: Place) -> None:
@@ -348,8 +371,8 @@ def test_the_databases_clock_is_asked_for_again_when_its_reply_is_lost(place: Pl
 def test_a_server_that_says_nothing_stops_neither_the_loop_nor_the_waiting(
     place: Place, monkeypatch: pytest.MonkeyPatch, silent: str
 ) -> None:
-    monkeypatch.setattr(AsyncPostgresStatuses.__init__, "__kwdefaults__", {"answer_within": 1.0})
-    monkeypatch.setattr(AsyncRedisLocks.__init__, "__kwdefaults__", {"timeout": 1.0})
+    monkeypatch.setattr(AsyncPostgresStatuses.__init__, "__kwdefaults__", {"answer_within": 4.0})
+    monkeypatch.setattr(AsyncRedisLocks.__init__, "__kwdefaults__", {"timeout": 4.0})
 
     async def watched(there: Place) -> tuple[Woken, float]:
         longest, last = 0.0, time.monotonic()
@@ -368,7 +391,7 @@ def test_a_server_that_says_nothing_stops_neither_the_loop_nor_the_waiting(
         woken, longest = played(lambda: watched(there))
     assert fault.hit.is_set()
     assert woken.outcome == "free"
-    assert longest < 0.5
+    assert longest < 3, "less than the server was waited for"
 
 
 def test_what_trying_again_does_not_cure_is_told_at_once(place: Place, empty_database: str) -> None:

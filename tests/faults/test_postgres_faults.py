@@ -68,8 +68,10 @@ def test_a_restart_during_a_run_ends_nothing(
     node: Node, truth: Truth, breakable_postgres: OddPostgres, how: str
 ) -> None:
     def restart(lease: Lease) -> None:
+        truth.wait_for_renewals(1)  # the keeper has a connection to lose
         STOPS[how](breakable_postgres)
         breakable_postgres.start()
+        truth.wait_for_renewals(1)
         lease.ensure_held()
 
     node.before = restart

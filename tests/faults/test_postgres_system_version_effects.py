@@ -11,3 +11,8 @@ from tests.support.servers import SystemPostgres
 @pytest.fixture(scope="session")
 def postgres_server(system_postgres: SystemPostgres) -> SystemPostgres:
     return system_postgres
+
+
+@pytest.fixture(scope="session")
+def _template(system_template: str) -> str:
+    return system_template

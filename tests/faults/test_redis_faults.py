@@ -1,9 +1,10 @@
-"""The gate restarted, emptied, full, forgetful, slow and away: never a second run, and none too few."""
+"""The gate restarted, emptied, full, forgetful, slow and away, Redis or Valkey: never a second run, none too few."""
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
+from typing import TypeAlias
 
 import psycopg
 import pytest
@@ -17,44 +18,51 @@ from airflow_exclusive.stores.redis.scripts import lock_key
 from tests.support.ledger import JOB, NEXT_TICK, TICK
 from tests.support.proxied_node import Node, Truth, proxied, settings
 from tests.support.proxy import SLOW
-from tests.support.servers import SystemRedis
+from tests.support.servers import BreakableValkey, SystemRedis
 from tests.support.waiting import eventually
 
 KEY = lock_key(JOB)
+Gate: TypeAlias = SystemRedis | BreakableValkey
+
+
+@pytest.fixture(params=["breakable_redis", "breakable_valkey"])
+def gate(request: pytest.FixtureRequest) -> Iterator[Gate]:
+    """A server to break, empty and as it was configured: of the distribution, and the embedded one."""
+    server: Gate = request.getfixturevalue(request.param)
+    server.client.flushall()
+    yield server
+    server.client.config_set("maxmemory", 0)
 
 
 @pytest.fixture
-def gate(breakable_redis: SystemRedis) -> Iterator[SystemRedis]:
-    """A server to break, empty and as it was configured."""
-    breakable_redis.client.flushall()
-    yield breakable_redis
-    breakable_redis.client.config_set("maxmemory", 0)
-
-
-@pytest.fixture
-def node(gate: SystemRedis, database: str) -> Node:
+def node(gate: Gate, database: str) -> Node:
     return Node(gate.url(), database, ttl=3)
 
 
 @pytest.fixture
-def truth(gate: SystemRedis, database: str) -> Truth:
+def truth(gate: Gate, database: str) -> Truth:
     return Truth(gate.url(), database)
 
 
-def restart(server: SystemRedis) -> None:
+def test_the_servers_are_of_two_kinds(breakable_redis: SystemRedis, breakable_valkey: BreakableValkey) -> None:
+    told = [server.client.info("server") for server in (breakable_redis, breakable_valkey)]
+    assert ["valkey_version" in info for info in told] == [False, True]
+
+
+def restart(server: Gate) -> None:
     server.kill()
     server.start()
 
 
-def fill_up(server: SystemRedis) -> None:
+def fill_up(server: Gate) -> None:
     server.client.config_set("maxmemory", 1)
 
 
-FORGETTING: dict[str, Callable[[SystemRedis], object]] = {
+FORGETTING: dict[str, Callable[[Gate], object]] = {
     "restart": restart,
     "FLUSHALL": lambda server: server.client.flushall(),
 }
-DISTURBANCES: dict[str, Callable[[SystemRedis], object]] = {
+DISTURBANCES: dict[str, Callable[[Gate], object]] = {
     **FORGETTING,
     "SCRIPT FLUSH": lambda server: server.client.script_flush(),
     "CLIENT KILL": lambda server: server.client.client_kill_filter(_type="normal", skipme=True),
@@ -63,9 +71,7 @@ DISTURBANCES: dict[str, Callable[[SystemRedis], object]] = {
 
 
 @pytest.mark.parametrize("what", DISTURBANCES)
-def test_what_happens_to_redis_during_a_run_changes_nothing(
-    node: Node, truth: Truth, gate: SystemRedis, what: str
-) -> None:
+def test_what_happens_to_redis_during_a_run_changes_nothing(node: Node, truth: Truth, gate: Gate, what: str) -> None:
     def disturb(lease: Lease) -> None:
         truth.wait_for_renewals(1)
         DISTURBANCES[what](gate)
@@ -84,7 +90,7 @@ def test_what_happens_to_redis_during_a_run_changes_nothing(
 
 @pytest.mark.parametrize("what", FORGETTING)
 def test_a_lock_that_is_lost_between_gate_and_truth_lets_nobody_run_twice(
-    gate: SystemRedis, database: str, truth: Truth, what: str
+    gate: Gate, database: str, truth: Truth, what: str
 ) -> None:
     """Two are past the gate, and ask Postgres at the same moment."""
     nodes = [Node(gate.url(), database) for _ in range(2)]
@@ -105,7 +111,7 @@ def test_a_lock_that_is_lost_between_gate_and_truth_lets_nobody_run_twice(
     assert truth.effects() == 1
 
 
-def test_a_waiter_whose_connection_is_killed_waits_on(gate: SystemRedis, node: Node, truth: Truth) -> None:
+def test_a_waiter_whose_connection_is_killed_waits_on(gate: Gate, node: Node, truth: Truth) -> None:
     def blocked() -> list[str]:
         return [client["id"] for client in gate.client.client_list() if client["cmd"] == "blpop"]
 
@@ -124,7 +130,7 @@ def test_a_waiter_whose_connection_is_killed_waits_on(gate: SystemRedis, node: N
     assert (node.errors, node.ran) == ([], [2])
 
 
-def test_a_full_server_takes_no_new_lock_and_frees_those_it_has(gate: SystemRedis) -> None:
+def test_a_full_server_takes_no_new_lock_and_frees_those_it_has(gate: Gate) -> None:
     locks = RedisLocks(gate.url())
     assert locks.acquire("one", "a", 30).mine
     fill_up(gate)
@@ -152,7 +158,7 @@ def test_a_server_that_takes_a_second_for_each_reply_delays_and_no_more(redis_ur
 
 
 @pytest.mark.parametrize("why", ["away", "full"])
-def test_fail_admits_nobody_while_the_gate_is_shut(gate: SystemRedis, node: Node, truth: Truth, why: str) -> None:
+def test_fail_admits_nobody_while_the_gate_is_shut(gate: Gate, node: Node, truth: Truth, why: str) -> None:
     gate.kill() if why == "away" else fill_up(gate)
     began = clock()
     try:
@@ -170,7 +176,7 @@ def test_fail_admits_nobody_while_the_gate_is_shut(gate: SystemRedis, node: Node
 
 
 @pytest.mark.parametrize("why", ["away", "full"])
-def test_postgres_decides_alone_where_it_is_asked_to(gate: SystemRedis, node: Node, truth: Truth, why: str) -> None:
+def test_postgres_decides_alone_where_it_is_asked_to(gate: Gate, node: Node, truth: Truth, why: str) -> None:
     alone = settings(on_redis_down="postgres")
     answers: list[object] = []
 
@@ -193,7 +199,7 @@ def test_postgres_decides_alone_where_it_is_asked_to(gate: SystemRedis, node: No
     truth.check_done_once()
 
 
-def test_a_gate_that_comes_back_has_the_lock_until_the_end(gate: SystemRedis, node: Node, truth: Truth) -> None:
+def test_a_gate_that_comes_back_has_the_lock_until_the_end(gate: Gate, node: Node, truth: Truth) -> None:
     """Admitted without the gate, its keeper takes the lock as soon as there is one to take."""
 
     def come_back(lease: Lease) -> None:

@@ -21,6 +21,7 @@ from deploy.embedded.account import Account, server_environment, service_folder
 from deploy.embedded.ports import LOOPBACK, free_port
 from deploy.embedded.postgres import EmbeddedPostgres
 from deploy.embedded.process import Daemon, wait_until
+from deploy.embedded.valkey import EmbeddedValkey
 from tests.support.certificates import Certificates
 
 
@@ -68,10 +69,12 @@ class OddPostgres(EmbeddedPostgres):
 
 
 class PgBouncer:
-    """In front of the server of `dsn`, for its user and all of its databases."""
+    """In front of the server of `dsn`, for its user and all of its databases; `more`: as in its [pgbouncer] section."""
 
-    def __init__(self, folder: Path, dsn: str, *, pool_mode: str = "transaction", pool_size: int = 5) -> None:
-        self._server, self._pool_mode, self._pool_size = urlsplit(dsn), pool_mode, pool_size
+    def __init__(
+        self, folder: Path, dsn: str, *, pool_mode: str = "transaction", pool_size: int = 5, more: str = ""
+    ) -> None:
+        self._server, self._pool_mode, self._pool_size, self._more = urlsplit(dsn), pool_mode, pool_size, more
         self._folder = service_folder(folder)
         self._account = Account.for_service()
         self.port = free_port()
@@ -90,6 +93,7 @@ class PgBouncer:
             f"auth_type = trust\nauth_file = {users}\nadmin_users = {self._server.username}\n"
             "ignore_startup_parameters = options\n"
             f"pool_mode = {self._pool_mode}\ndefault_pool_size = {self._pool_size}\nmax_client_conn = 200\n"
+            f"{self._more}\n"
         )
         for file in (users, settings):
             file.chmod(0o644)
@@ -103,6 +107,9 @@ class PgBouncer:
         )
         wait_until(self._answers, timeout=20, what="PgBouncer's first answer", daemons=[self.daemon])
         return self
+
+    def log(self) -> str:
+        return (self._folder / "pgbouncer.log").read_text(errors="replace")
 
     def remove(self) -> None:
         if self.daemon is not None:
@@ -225,6 +232,23 @@ class SystemRedis:
         except OSError:
             return None
         return True
+
+
+class BreakableValkey(EmbeddedValkey):
+    """The embedded server, for tests that break it and look what is left."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder, durable=False)
+
+    @cached_property
+    def client(self) -> redis.Redis:
+        """As that of `SystemRedis`."""
+        return redis.Redis(host=LOOPBACK, port=self.port, decode_responses=True, socket_timeout=10)
+
+    def remove(self) -> None:
+        if "client" in self.__dict__:
+            self.client.close()
+        super().remove()
 
 
 def _lines(value: Any) -> list[Any]:
