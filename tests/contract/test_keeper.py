@@ -219,6 +219,36 @@ def test_a_forked_child_that_ends_does_not_end_the_lease(job: Any, guard: JobGua
     assert runner.tell("check") == "held"
 
 
+def test_a_fork_that_ends_like_any_process_leaves_its_parents_attempt_alone(job: Any, guard: JobGuard) -> None:
+    runner = job()
+    (told,) = runner.tell("fork_and_leave")
+    assert "only the process that was admitted ends the attempt" in told
+    assert runner.tell("check") == "held"
+    assert outcomes(guard) == ["running"]
+    assert runner.tell("finish") == "success"
+
+
+def test_a_fork_has_a_connection_of_its_own(job: Any) -> None:
+    runner = job()
+    assert runner.tell("ask_in_a_fork") == [[runner.owner]] * 6
+
+
+def test_a_job_whose_keeper_cannot_be_replaced_ends_before_its_lease_lapses(job: Any, guard: JobGuard) -> None:
+    runner = job()
+    runner.tell("lose_the_package")
+    runner.tell("ignore_sigterm")
+    os.kill(runner.keeper, signal.SIGKILL)
+    assert runner.ended() == 137
+    assert isinstance(guard.peek(JOB, run_key=TICK), Busy), "its lease hasn't lapsed yet"
+
+
+def test_it_is_told_to_stop_before_that(job: Any) -> None:
+    runner = job()
+    runner.tell("lose_the_package")
+    os.kill(runner.keeper, signal.SIGKILL)
+    assert runner.ended() == -signal.SIGTERM
+
+
 def test_a_job_stopped_for_a_moment_keeps_its_lease(job: Any, guard: JobGuard) -> None:
     runner = job()
     freeze(runner.pid)

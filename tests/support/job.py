@@ -19,10 +19,13 @@ from typing import Any
 import psycopg
 
 from airflow_exclusive.core.admission import Admitted
+from airflow_exclusive.core.errors import LeaseLost
 from airflow_exclusive.core.lease import Lease
 from airflow_exclusive.core.settings import LeaseSettings
 from airflow_exclusive.guard import JobGuard
+from airflow_exclusive.keeper import handle
 
+guards: list[JobGuard] = []
 _ADD = "INSERT INTO effect (token) VALUES (%(token)s)"
 
 
@@ -76,12 +79,64 @@ def keeper(lease: Lease) -> int:
     return int(lease._keeper.pid)  # type: ignore[attr-defined]
 
 
+def lose_the_package(lease: Lease) -> None:
+    """From now on no keeper can be started any more, as in the middle of an upgrade."""
+    handle._BOOT = "raise SystemExit(1)"
+
+
+def fork_and_leave(lease: Lease) -> list[str]:
+    """What a fork that ends like any other process is told when it ends the attempt, and leaves the lease's block."""
+    read, write = os.pipe()
+    if os.fork() == 0:
+        told = ["nothing"]
+        try:
+            lease.finish()
+        except LeaseLost as refused:
+            told = [str(refused)]
+        lease.__exit__(None, None, None)
+        os.write(write, json.dumps(told).encode())
+        os._exit(0)
+    os.close(write)
+    with os.fdopen(read) as answer:
+        heard: list[str] = json.loads(answer.read())
+    os.wait()
+    return heard
+
+
+def ask_in_a_fork(lease: Lease) -> list[object]:
+    """Who runs, as a fork and its parent are told on what was the parent's guard, in turn."""
+    answers: list[object] = []
+    for _ in range(3):
+        read, write = os.pipe()
+        if os.fork() == 0:
+            os.write(write, json.dumps([job.owner for job in guards[0].status()]).encode())
+            os._exit(0)
+        os.close(write)
+        with os.fdopen(read) as answer:
+            answers.append(json.loads(answer.read() or "null"))
+        os.wait()
+        answers.append([job.owner for job in guards[0].status()])
+    return answers
+
+
 def ignore_sigterm(lease: Lease) -> None:
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
 
 COMMANDS: dict[str, Callable[..., Any]] = {
-    command.__name__: command for command in (check, finish, write, hold_the_gil, fork, spawn, keeper, ignore_sigterm)
+    command.__name__: command for command in (
+        check,
+        finish,
+        write,
+        hold_the_gil,
+        fork,
+        spawn,
+        keeper,
+        lose_the_package,
+        fork_and_leave,
+        ask_in_a_fork,
+        ignore_sigterm,
+    )
 }
 
 
@@ -89,6 +144,7 @@ def main() -> None:
     order = json.loads(sys.argv[1])
     settings = LeaseSettings(**order["settings"])
     with JobGuard(redis=order["redis"], postgres=order["postgres"]) as guard:
+        guards.append(guard)
         admission = guard.admit(order["job"], run_key=order["run_key"], wait=order["wait"], settings=settings)
         if not isinstance(admission, Admitted):
             say({"refused": str(admission)})

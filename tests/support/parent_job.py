@@ -126,8 +126,7 @@ def main() -> None:
     with JobGuard(redis=order["redis"], postgres=order["postgres"]) as guard:
         admission = guard.admit(order["job"], run_key=order["run_key"], settings=settings)
         assert isinstance(admission, Admitted), admission
-        with admission.lease as lease:
-            os.environ.update(lease.environment)
+        with admission.lease:
             for kind in order["children"]:
                 CHILDREN[kind](order["folder"])
             print("admitted", flush=True)

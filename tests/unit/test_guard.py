@@ -291,7 +291,9 @@ def test_redis_down_admits_nobody_by_default() -> None:
     with pytest.raises(StoreUnavailable):
         admit(asked)
     assert set(asked.calls.names[:-2]) == {"acquire", "wait"}
-    assert asked.calls.names[-2:] == ["unlock", "withdraw"]
+    assert asked.calls.names[-2:] == ["unlock", "refuse"]
+    ((reason, _),) = asked.statuses.refused
+    assert reason == "withdrawn"
     assert asked.clock.now - began == pytest.approx(10, abs=1)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import signal
 import threading
 from typing import Any
@@ -10,7 +11,7 @@ from typing import Any
 import pytest
 
 from airflow_exclusive.core.admission import Admitted
-from airflow_exclusive.core.errors import LeaseLost, StoreUnavailable
+from airflow_exclusive.core.errors import InvalidSetting, LeaseLost, StoreUnavailable
 from airflow_exclusive.core.lease import Lease, current_lease
 from airflow_exclusive.core.settings import LeaseSettings
 from tests.support.fakes import TICK, FakeKeeper, World, world
@@ -53,6 +54,24 @@ def test_a_failure_that_cannot_be_recorded_does_not_hide_the_jobs_own_error(capl
     with caplog.at_level(logging.WARNING), pytest.raises(ValueError, match="no rows"), lease:
         raise ValueError("no rows")
     assert "could not record the failure of backup_daily" in caplog.text
+
+
+def test_an_outcome_that_there_is_not_is_refused_while_the_lease_is_held() -> None:
+    made, lease = leased()
+    with pytest.raises(InvalidSetting, match="outcome='done': must be 'success' or 'failed'"):
+        lease.finish("done")
+    assert "keeper stops" not in made.calls.names
+    lease.finish()
+
+
+def test_what_the_block_starts_is_told_of_the_lease_by_its_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EXCLUSIVE_TOKEN", "of the job around")
+    monkeypatch.delenv("EXCLUSIVE_OWNER", raising=False)
+    _, lease = leased()
+    with lease:
+        assert {name: os.environ[name] for name in lease.environment} == lease.environment
+    assert os.environ["EXCLUSIVE_TOKEN"] == "of the job around"
+    assert "EXCLUSIVE_OWNER" not in os.environ
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=lambda number: number.name)

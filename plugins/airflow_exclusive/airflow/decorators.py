@@ -10,8 +10,8 @@ from airflow.providers.standard.operators.python import PythonOperator
 
 from airflow_exclusive.airflow.compat import DecoratedOperator, TaskDecorator, TaskDecoratorBase
 from airflow_exclusive.airflow.early_checks import check_default_args
-from airflow_exclusive.airflow.mixin import ExclusiveMixin, check_own, check_partial
-from airflow_exclusive.airflow.operators import OWN_TEMPLATE_FIELDS, LeaseAsArgument
+from airflow_exclusive.airflow.mixin import OWN_TEMPLATE_FIELDS, ExclusiveMixin, check_own, check_partial
+from airflow_exclusive.airflow.operators import LeaseAsArgument
 
 
 class _Decorated:

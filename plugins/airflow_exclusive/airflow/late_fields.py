@@ -27,6 +27,14 @@ class LeaseInTemplate:
         return f"{{{{ lease.{name} }}}}"
 
 
+def refuse_lease_in(field: str, value: str) -> None:
+    """Raise `InvalidSetting` where a name was to be made of the lease, which it is only needed to ask for."""
+    if _LATE.search(value):
+        raise InvalidSetting(
+            field, value, "can't name the lease, which comes after the name: leave that out"
+        )
+
+
 def filled_in(value: Any, lease: Lease) -> Any:
     """`value` with every `{{ lease.… }}` in it replaced; text, lists, tuples, sets and dicts are looked through."""
     if isinstance(value, str):

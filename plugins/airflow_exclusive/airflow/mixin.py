@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from datetime import timedelta
 from functools import wraps
 from inspect import signature
@@ -24,8 +25,8 @@ from airflow_exclusive.airflow.compat import (
     reschedule_deps,
 )
 from airflow_exclusive.airflow.early_checks import checked_partial, checked_unless_template, is_known
-from airflow_exclusive.airflow.handover import handed_over
-from airflow_exclusive.airflow.late_fields import LeaseInTemplate
+from airflow_exclusive.airflow.handover import hand_lease
+from airflow_exclusive.airflow.late_fields import LeaseInTemplate, refuse_lease_in
 from airflow_exclusive.airflow.orphan import output_outlives_supervisor
 from airflow_exclusive.airflow.results import ResultMissing, hand_over, left_behind, skips_left_behind
 from airflow_exclusive.airflow.waiting import DEFAULT_INTERVAL, Waiter, WaitMode, chosen, trigger_arguments
@@ -45,6 +46,7 @@ if TYPE_CHECKING:
     from airflow_exclusive.core.admission import Admitted, AlreadyDone, Busy
     from airflow_exclusive.core.lease import Lease
 
+OWN_TEMPLATE_FIELDS = ("job_name", "run_key")
 XCOM_KEY = "exclusive"
 _FOREVER = float("inf")
 _SKIPPED = "skipped itself: "
@@ -141,7 +143,7 @@ class ExclusiveMixin:
             renew=renew,
             expected_duration=_seconds(expected_duration),
             max_run_time=_seconds(max_run_time),
-            hold_at_least=_seconds(hold_at_least) or 0.0,
+            hold_at_least=0.0 if hold_at_least is None else _seconds(hold_at_least),  # type: ignore[arg-type]
             on_lease_lost=on_lease_lost,
             on_redis_down=on_redis_down,
         )
@@ -168,6 +170,8 @@ class ExclusiveMixin:
 
         job_name = check_job_name(self.job_name if self._has_job_name else default_job_name(context))
         run_key = check_run_key(self.run_key if self._has_run_key else default_run_key(context))
+        for field, value in (("job_name", job_name), ("run_key", run_key)):
+            refuse_lease_in(field, value)
         source = source_of(context)
         guard = open_guard(self.redis_conn_id, self.postgres_conn_id)
         answer: Admitted | Busy | AlreadyDone | None = None
@@ -268,7 +272,8 @@ class ExclusiveMixin:
         self.lease = lease = admitted.lease
         self._began = began()
         try:
-            with lease, handed_over(lease, self, context), output_outlives_supervisor():
+            with lease, output_outlives_supervisor():
+                hand_lease(lease, self, context)
                 self._tell(context, admitted)
                 try:
                     result = super().execute(context, **for_airflow)  # type: ignore[misc]
@@ -331,7 +336,31 @@ class ExclusiveMixin:
         self, parent: Any, template_fields: Any, context: Context, *args: Any, **kw: Any
     ) -> None:
         context["lease"] = LeaseInTemplate()  # type: ignore[typeddict-unknown-key]
-        super()._do_render_template_fields(parent, template_fields, context, *args, **kw)  # type: ignore[misc]
+        render = super()._do_render_template_fields  # type: ignore[misc]
+        names = [field for field in template_fields if field in OWN_TEMPLATE_FIELDS]
+        with _instead(self, template_ext=()):  # what ends like a file's name isn't to be read
+            render(parent, names, context, *args, **kw)
+        render(parent, [field for field in template_fields if field not in names], context, *args, **kw)
+
+    def resolve_template_files(self) -> None:
+        """Not of a job's or a tick's name: it may look like that of a file."""
+        fields = [field for field in self.template_fields if field not in OWN_TEMPLATE_FIELDS]  # type: ignore[attr-defined]
+        with _instead(self, template_fields=fields):
+            super().resolve_template_files()  # type: ignore[misc]
+
+
+@contextmanager
+def _instead(task: Any, **attributes: Any) -> Iterator[None]:
+    """The task with these attributes, for a while."""
+    own = vars(task)
+    before = {name: own[name] for name in attributes.keys() & own.keys()}
+    own.update(attributes)
+    try:
+        yield
+    finally:
+        for name in attributes:
+            del own[name]
+        own.update(before)
 
 
 def check_partial(given: Mapping[str, Any]) -> None:

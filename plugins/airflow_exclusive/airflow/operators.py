@@ -11,13 +11,11 @@ from airflow.providers.standard.operators.bash import BashOperator
 from airflow.providers.standard.operators.python import PythonOperator
 
 from airflow_exclusive.airflow.compat import BaseOperator, Context
-from airflow_exclusive.airflow.mixin import ExclusiveMixin
+from airflow_exclusive.airflow.mixin import OWN_TEMPLATE_FIELDS, ExclusiveMixin
 from airflow_exclusive.core.errors import InvalidSetting
 
 if TYPE_CHECKING:
     from airflow_exclusive.core.lease import Lease
-
-OWN_TEMPLATE_FIELDS = ("job_name", "run_key")
 
 AnyOperator = TypeVar("AnyOperator", bound=BaseOperator)
 

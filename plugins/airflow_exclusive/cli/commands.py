@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import functools
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -69,6 +70,10 @@ def _errors_told(command: Callable[..., Any]) -> Callable[..., Any]:
         except InvalidSetting as error:
             _end(_as_given(error), _BAD_USAGE)
         except ExclusiveError as error:
+            _end(str(error), _FAILED)
+        except OSError as error:
+            if error.errno == errno.EPIPE:  # click's: nobody reads on
+                raise
             _end(str(error), _FAILED)
 
     return told
@@ -286,10 +291,12 @@ def purge(older_than: int, *, effects: bool, as_json: bool, postgres: str, schem
     from airflow_exclusive.cli.display import show_deleted
     from airflow_exclusive.stores.postgres.database import Database
     from airflow_exclusive.stores.postgres.purge import purge as forget
+    from airflow_exclusive.stores.postgres.statuses import PostgresStatuses
 
-    before = datetime.now(timezone.utc) - timedelta(days=older_than)
     database = Database(postgres, schema=schema)
     try:
+        now = datetime.fromtimestamp(PostgresStatuses(database).clock(), timezone.utc)  # not this node's
+        before = now - timedelta(days=older_than)
         deleted = forget(database, "effects" if effects else "status", before)
     finally:
         database.close()

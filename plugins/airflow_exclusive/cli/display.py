@@ -106,7 +106,9 @@ def _print_table(columns: Iterable[str], rows: Iterable[Iterable[object]]) -> No
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(*columns, box=box.SIMPLE_HEAD, pad_edge=False)
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for column in columns:
+        table.add_column(column, overflow="fold")  # on a narrow terminal: two ticks cut off may look the same
     for row in rows:
         table.add_row(*(Text(_text(value)) for value in row))
     console = Console()

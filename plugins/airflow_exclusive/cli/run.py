@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -27,6 +28,7 @@ _CANNOT_START = 126
 _NOT_FOUND = 127
 _HOUR = 1
 """The place of the hour in a cron expression."""
+_BY_CHANCE = re.compile(r"(?i)(?<![a-z])[rh](?![a-z])")
 _FORWARDED = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
 
 
@@ -38,6 +40,8 @@ def latest_tick(cron: str, timezone_name: str, now: datetime | None = None) -> s
         zone = ZoneInfo(timezone_name)
     except Exception as error:
         raise InvalidSetting("--timezone", timezone_name, "must be a name such as UTC or Europe/Berlin") from error
+    if _BY_CHANCE.search(cron):
+        raise InvalidSetting("--cron", cron, "has a field that is drawn by chance, each time another: give it a number")
     try:
         # `get_prev` is strictly before: a microsecond later, so that a due time counts from its first moment.
         moment = (now or datetime.now(zone)).astimezone(zone).replace(microsecond=1)
@@ -107,7 +111,7 @@ def _signals_forwarded(lease: Lease) -> Iterator[Callable[[subprocess.Popen[byte
             came.append(number)
             return
         (process,) = started
-        with suppress(ProcessLookupError):
+        with suppress(ProcessLookupError, PermissionError):  # of a command that became another user's, say by sudo
             os.killpg(process.pid, number)
         if lease.lost and _stops(lease):
             # The keeper kills us after the grace; the command must be gone a little sooner.
@@ -144,4 +148,7 @@ def _kill_group(process: subprocess.Popen[bytes]) -> None:
 
 
 def _say(text: str) -> None:
-    print(f"airflow-exclusive: {text}", file=sys.stderr, flush=True)
+    """What can't be said is no reason not to run."""
+    if sys.stderr is not None:
+        with suppress(OSError):
+            print(f"airflow-exclusive: {text}", file=sys.stderr, flush=True)

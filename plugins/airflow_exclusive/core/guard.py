@@ -22,7 +22,6 @@ from airflow_exclusive.core.errors import (
     InvalidSetting,
     NotAdmitted,
     StaleWrite,
-    StoreMisconfigured,
     StoreUnavailable,
 )
 from airflow_exclusive.core.job import Request, Source, new_owner
@@ -110,7 +109,7 @@ class Guard:
                 if self.clock() >= asks_until:
                     raise
                 if announced != (announced := str(error)):
-                    log.warning("%s; asking again", error)
+                    log.info("%s; asking again", error)
                 self.locks.wait_for_release(request.job_name, _POLL_UNAVAILABLE)
                 answer = None
             if answer is None:
@@ -222,13 +221,13 @@ class Guard:
                     log.warning("%s; Postgres decides alone (on_redis_down=%r)", error, settings.on_redis_down)
                     return None
                 if self.clock() >= asks_until:
-                    self._withdraw(request, error)
+                    self._leave_gate(request, error)
                     raise
                 if announced != (announced := str(error)):
-                    log.warning("%s; asking again", error)
+                    log.info("%s; asking again", error)
                 self.locks.wait_for_release(request.job_name, _POLL_UNAVAILABLE)
             except BaseException as error:  # told to stop, perhaps when the lock was set and only the reply not read
-                self._withdraw(request, error)
+                self._leave_gate(request, error)
                 raise
 
     def _claim(self, request: Request, settings: LeaseSettings) -> Admission | None:
@@ -261,13 +260,23 @@ class Guard:
     def _withdraw(self, request: Request, error: BaseException) -> None:
         """Nobody knows what became of this owner's last request, or will become of it: it is to keep nobody out."""
         with undisturbed():
-            unlocked = self._unlock(request.job_name, request.owner)
-            if unlocked and isinstance(error, StoreMisconfigured):
+            self._unlock(request.job_name, request.owner)
+            if isinstance(error, ExclusiveError) and not isinstance(error, StoreUnavailable):
                 return  # then there is no claim
             try:
-                self.statuses.withdraw(request, f"asked and didn't hear the answer: {type(error).__name__}: {error}")
+                self.statuses.withdraw(request, _unheard(error))
             except ExclusiveError as unavailable:
-                log.warning("what %s may have got lapses by itself: %s", request.job_name, unavailable)
+                log.info("what %s may have got lapses by itself: %s", request.job_name, unavailable)
+
+    def _leave_gate(self, request: Request, error: BaseException) -> None:
+        """There is no claim yet, but perhaps a lock; if it can't be given back, whoever meets it is to know whose it was."""
+        with undisturbed():
+            if self._unlock(request.job_name, request.owner, level=logging.INFO):
+                return
+            try:
+                self.statuses.refuse(request, "withdrawn", _unheard(error))
+            except ExclusiveError as unavailable:
+                log.info("could not note that %s isn't asked for any more: %s", request.job_name, unavailable)
 
     def _give_back(self, claim: Claim, error: BaseException) -> None:
         """Nobody will renew this claim: rather end it at once than let it lapse."""
@@ -322,12 +331,14 @@ class Guard:
         if owner and owner not in runners:
             self._unlock(job_name, owner)
 
-    def _unlock(self, job_name: str, owner: str, keep_for: float = 0.0, *, wake: bool = True) -> bool:
+    def _unlock(
+        self, job_name: str, owner: str, keep_for: float = 0.0, *, wake: bool = True, level: int = logging.WARNING
+    ) -> bool:
         """Whether that is certain. What the truth has recorded stands, whatever becomes of the lock."""
         try:
             self.locks.release(job_name, owner, keep_for, wake=wake)
         except ExclusiveError as error:
-            log.warning("could not give back the lock of %s, it ends by itself: %s", job_name, error)
+            log.log(level, "could not give back the lock of %s, it ends by itself: %s", job_name, error)
             return False
         return True
 
@@ -335,6 +346,10 @@ class Guard:
         longest = _POLL_IN_PASSING if busy.reason == IN_PASSING else _POLL_AT_MOST
         pause = min(max(busy.retry_after, _POLL_AT_LEAST), longest, left)
         self.locks.wait_for_release(busy.job_name, pause)
+
+
+def _unheard(error: BaseException) -> str:
+    return f"asked and didn't hear the answer: {type(error).__name__}: {error}"
 
 
 def _asked_about(job_name: str, run_key: str | None) -> tuple[str, str | None]:

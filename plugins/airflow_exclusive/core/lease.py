@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from contextvars import ContextVar, Token
@@ -10,7 +11,7 @@ from types import TracebackType
 from typing import Any, Protocol
 
 from airflow_exclusive.core.admission import Claim
-from airflow_exclusive.core.errors import LeaseLost
+from airflow_exclusive.core.errors import InvalidSetting, LeaseLost
 from airflow_exclusive.core.ports import Keeper
 from airflow_exclusive.core.settings import LeaseSettings
 from airflow_exclusive.core.undisturbed import undisturbed
@@ -80,8 +81,10 @@ class Lease:
         self.claim, self.settings = claim, settings
         self._schema = schema
         self._keeper, self._effects, self._on_finish = keeper, effects, on_finish
+        self._pid = os.getpid()
         self._finished = False
         self._warned = False
+        self._environment_before: dict[str, str | None] = {}
         self._reset: Token[Lease | None] | None = None
 
     @property
@@ -166,6 +169,10 @@ class Lease:
         result: text that a retry of the same task instance is given if it only finds this success: it is recorded
             together with that, or not at all.
         """
+        if outcome not in ("success", "failed"):
+            raise InvalidSetting("outcome", outcome, "must be 'success' or 'failed'")
+        if self._forked:
+            raise LeaseLost(f"{self.job_name} {self.run_key}: only the process that was admitted ends the attempt")
         if self._finished:
             raise LeaseLost(f"{self.job_name} {self.run_key}: the attempt is already finished")
         # Once its keeper is told to stop, nobody else would close the attempt: left here, it would have to lapse.
@@ -174,8 +181,16 @@ class Lease:
             self._keeper.stop()
             self._on_finish(self, outcome, error, result)
 
+    @property
+    def _forked(self) -> bool:
+        """Whether this is a child that was forked from the admitted process, whose lease it is."""
+        return self._pid != os.getpid()
+
     def __enter__(self) -> Lease:
         self._reset = _current.set(self)
+        # By its environment the keeper, or the next attempt's, knows what this one has started.
+        self._environment_before = {name: os.environ.get(name) for name in self.environment}
+        os.environ.update(self.environment)
         return self
 
     def __exit__(
@@ -184,6 +199,9 @@ class Lease:
         if self._reset is not None:
             _current.reset(self._reset)
             self._reset = None
+        if self._forked:
+            return
+        self._restore_environment()
         if error is None:
             if not self._finished:
                 self.finish()
@@ -194,3 +212,12 @@ class Lease:
                     self.finish("failed", f"{type(error).__name__}: {error}"[:2000])
                 except Exception as refused:  # the job's own error is the one to report
                     log.warning("could not record the failure of %s %s: %s", self.job_name, self.run_key, refused)
+
+    def _restore_environment(self) -> None:
+        if os.environ.get("EXCLUSIVE_OWNER") != self.owner:  # another thread's lease has its own there
+            return
+        for name, value in self._environment_before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value

@@ -28,7 +28,7 @@ def check_choice(field: str, value: object, choices: object) -> None:
 
 
 def check_seconds(field: str, value: object, *, least: float = 0.0, most: float = MAX_TTL) -> float:
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not -math.inf < value < math.inf:
         raise InvalidSetting(field, value, "must be a number of seconds")
     if not least <= value <= most:
         raise InvalidSetting(field, value, f"must be between {least:g} and {most:g} seconds")

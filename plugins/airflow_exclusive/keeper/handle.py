@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -16,6 +17,7 @@ from airflow_exclusive.core.settings import LeaseSettings
 from airflow_exclusive.core.timing import TrustWindow
 from airflow_exclusive.keeper.order import Order
 from airflow_exclusive.keeper.page import Entry, Page
+from airflow_exclusive.keeper.started import end_started
 from airflow_exclusive.node import clock
 
 log = logging.getLogger(__name__)
@@ -29,6 +31,8 @@ _PACKAGE_FOLDER = str(Path(__file__).resolve().parents[2])
 _STOP_WITHIN = 3.0
 _DIES_WITHIN = 1.0
 _STARTS_WITHIN = 10.0
+_LAST_MOMENT = 0.05
+"""Part of the ttl."""
 _INIT = 1
 _KILLED = 137
 _HUNG_AFTER = 0.2
@@ -69,6 +73,7 @@ class KeeperHandle:
         self._page = Page.create(Entry(confirmed=sent_at))
         self._stopping = threading.Event()
         self._replacing = threading.Lock()
+        self._told = False
         try:
             self._process = self._spawn()
             self._start_watching()
@@ -150,11 +155,12 @@ class KeeperHandle:
             with self._replacing:
                 if self._stopping.is_set():
                     return
-                self._end_if_out_of_reach()
                 entry = self._page.read()
                 silent = silent + look_every if entry.turns == turns else 0.0
                 turns = entry.turns
                 dead = self._process.poll() is not None
+                if self._order.on_lease_lost == "stop" and (dead or os.getpid() == _INIT):
+                    self._end_job_in_time()
                 if not dead and silent < self._patience(entry):
                     continue
                 if (entry.lost is not None or self.trusted_for <= 0) and self._order.on_lease_lost != "stop":
@@ -162,10 +168,20 @@ class KeeperHandle:
                 self._replace(entry)
                 turns, silent = 0, 0.0
 
-    def _end_if_out_of_reach(self) -> None:
-        """The first process of a container gets no signal from inside that it doesn't handle, not even SIGKILL."""
-        if os.getpid() == _INIT and self._order.on_lease_lost == "stop" and clock() >= self._window().kill_at:
+    def _end_job_in_time(self) -> None:
+        """Where no keeper does: none could be started any more, or its signals don't get here.
+
+        The first process of a container gets no signal from inside that it doesn't handle, not even SIGKILL.
+        """
+        window = self._window()
+        if clock() >= window.kill_at:
+            with suppress(Exception):
+                end_started(self._order.owner, within=_LAST_MOMENT * self._order.ttl)
             os._exit(_KILLED)
+        if clock() >= window.stop_at and os.getpid() != _INIT and not self._told:
+            self._told = True
+            log.error("no keeper renews the lease of %s any more: the job is stopped", self._order.job_name)
+            os.kill(os.getpid(), signal.SIGTERM)
 
     def _patience(self, entry: Entry) -> float:
         """Seconds that a keeper may give no sign of life."""

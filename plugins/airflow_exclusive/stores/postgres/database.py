@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import re
 import threading
 import time
@@ -22,6 +23,9 @@ _NO_LOGIN = re.compile(
     r"|permission denied for database|unsupported startup parameter)"
     r"|no password supplied|invalid integer value|invalid port number"
 )
+
+
+_of_parents: list[Any] = []
 
 
 class Database:
@@ -50,6 +54,7 @@ class Database:
         self.retry_for, self._answer_within, self._connect_timeout = retry_for, answer_within, connect_timeout
         self._connection: ImpatientConnection | None = None
         self._lock = threading.Lock()
+        self._pid = os.getpid()
 
     def run(
         self, name: str, params: Mapping[str, Any], *, retry_for: float | None = None, answer_within: float = math.inf
@@ -65,6 +70,7 @@ class Database:
         retry_for: float | None = None,
         answer_within: float = math.inf,
     ) -> list[dict[str, Any]]:
+        self._leave_to_the_parent()
         give_up_at = math.inf
         pause = 0.05
         while True:
@@ -86,6 +92,7 @@ class Database:
                 raise
 
     def close(self) -> None:
+        self._leave_to_the_parent()
         connection, self._connection = self._connection, None
         if connection is not None:
             connection.close()
@@ -110,6 +117,12 @@ class Database:
         if self._connection is None or self._connection.closed:
             self._connection = connect(self.dsn, connect_timeout=self._connect_timeout)
         return self._connection
+
+    def _leave_to_the_parent(self) -> None:
+        """In a fork: the connection is its parent's, and so is whatever is said on it."""
+        if self._pid != (pid := os.getpid()):
+            _of_parents.append(self._connection)  # to close it would end the parent's session
+            self._connection, self._lock, self._pid = None, threading.Lock(), pid
 
     def _drop_connection(self) -> None:
         try:

@@ -46,12 +46,19 @@ class Address:
     @classmethod
     def parse(cls, url: str) -> Address:
         """Raises `InvalidSetting`."""
-        parts = urlsplit(url)
+        if not isinstance(url, str):
+            raise InvalidSetting("redis", url, f"must be text, not {type(url).__name__}")
+        try:
+            parts = urlsplit(url)
+        except ValueError as error:
+            raise _invalid(url, f"is no address: {error}") from None
         scheme, _, kind = parts.scheme.partition("+")
         if scheme not in _PLAIN or kind not in ("", *_DEFAULT_PORT) or (kind and scheme == "unix"):
             raise _invalid(url, "must be a URL that starts with " + ", ".join(_SCHEMES))
         if not kind:
             _port(url, parts)
+            if scheme != "unix" and not parts.path.strip("/").isdecimal() and parts.path.strip("/"):
+                raise _invalid(url, f"must end in the number of a database, not {parts.path.strip('/')!r}")
             return cls("", url)
         login, _, hosts = parts.netloc.rpartition("@")
         nodes = tuple(_node(url, text, _DEFAULT_PORT[kind]) for text in hosts.split(","))
@@ -85,8 +92,9 @@ class Address:
         common: dict[str, Any] = {
             "socket_timeout": timeout,
             "socket_connect_timeout": timeout,
-            "socket_keepalive": True,
         }
+        if urlsplit(self.server).scheme != "unix":
+            common["socket_keepalive"] = True
         new_retry = load("retry").Retry
         retry = new_retry(ExponentialBackoff(cap=0.5, base=0.05), tries_again)
         if not self.kind:

@@ -7,7 +7,7 @@ import time
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from airflow_exclusive.core.errors import StoreMisconfigured, StoreUnavailable
+from airflow_exclusive.core.errors import InvalidSetting, StoreMisconfigured, StoreUnavailable
 from airflow_exclusive.core.job import new_owner
 from airflow_exclusive.core.ports import LockAnswer
 from airflow_exclusive.stores.redacted import redacted
@@ -64,6 +64,7 @@ class RedisLocks:
         owner = new_owner()
         self.acquire(_PROBE, owner, ttl=1.0)
         self.release(_PROBE, owner)
+        self.wait_for_release(_PROBE, timeout=0.1)  # that wake-up
 
     def close(self) -> None:
         if "client" in self.__dict__:
@@ -116,6 +117,8 @@ class ErrorsMapped:
             return
         import redis
 
+        if isinstance(error, (TypeError, ValueError)):  # redis-py reads the options only now
+            raise InvalidSetting("redis", redacted(self._url), f"can't be used: {error}") from error
         refused = (redis.AuthenticationError, redis.exceptions.NoPermissionError)
         # Of a cluster the error may only say that no node could be asked; why is its cause.
         if isinstance(error, refused) or isinstance(error.__cause__, refused):
