@@ -32,7 +32,7 @@ for name, schedule in SCHEDULES.items():
 
     @dag(name, schedule=schedule, start_date=START, catchup=False, max_active_runs=2)
     def ticks() -> None:
-        @exclusive_task(job_name="ticks", on_busy="wait", lock_ttl=10)
+        @exclusive_task(job_name="ticks", on_busy="wait", lock_ttl=10, retries=2, retry_delay=timedelta(seconds=1))
         def run_it(dag_id: str, lease: Any) -> None:
             leave_a_line(lease, dag_id)
 
