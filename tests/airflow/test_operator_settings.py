@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from datetime import datetime, timedelta, timezone
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -420,3 +421,16 @@ def test_a_functions_arguments_may_come_from_an_upstream_task(dag: DAG) -> None:
     task.op_kwargs = {"day": "monday"}  # as it is once the upstream task has run
     task.take_lease("the lease")
     assert task.op_kwargs == {"day": "monday", "lease": "the lease"}
+
+
+@pytest.mark.parametrize("name", ["nightly.sh", "there.sh"])
+def test_a_name_that_looks_like_a_file_is_a_name(tmp_path: Path, name: str) -> None:
+    (tmp_path / "there.sh").write_text("pg_dump db")
+    with DAG("files", schedule=None, template_searchpath=str(tmp_path)) as dag:
+        operator = ExclusiveBashOperator(task_id="work", bash_command="there.sh", job_name=name, run_key=name)
+    dag.resolve_template_files()
+    assert operator.bash_command == "pg_dump db"
+    operator.render_template_fields({"ti": None})
+    assert (operator.job_name, operator.run_key) == (name, name)
+    assert "template_ext" not in vars(operator)
+    assert "template_fields" not in vars(operator)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import signal
 import socket
 import subprocess
@@ -21,8 +22,9 @@ import pytest
 import redis
 
 from airflow_exclusive import Admitted, JobGuard
-from airflow_exclusive.cli.run import latest_tick
+from airflow_exclusive.cli.run import latest_tick, run_guarded
 from airflow_exclusive.core.admission import Attempt
+from airflow_exclusive.core.settings import LeaseSettings
 from tests.support.waiting import eventually
 
 PATIENCE = 30
@@ -655,6 +657,10 @@ def closed_port() -> Iterator[int]:
     [
         ("REDIS_URL", f"http://me:{SECRET}@127.0.0.1/0", 2, "must be a URL that starts with redis://"),
         ("REDIS_URL", f"redis://me:{SECRET}@127.0.0.1:port/0", 2, "--redis='redis://me:***@127.0.0.1:port/0': "),
+        ("REDIS_URL", "redis://[::1", 2, "is no address: "),
+        ("REDIS_URL", f"redis://me:{SECRET}@127.0.0.1/zero", 2, "must end in the number of a database, not 'zero'"),
+        ("REDIS_URL", f"redis://me:{SECRET}@127.0.0.1/0?retries=5", 2, "can't be used: "),
+        ("REDIS_URL", f"redis://me:{SECRET}@127.0.0.1/0?socket_timeout=soon", 2, "can't be used: "),
         ("POSTGRES_DSN", f"mysql://me:{SECRET}@127.0.0.1/x", 2, "must be a postgresql:// URL"),
         ("POSTGRES_DSN", f"postgresql://me:{SECRET}@127.0.0.1:port/x", 1, 'invalid integer value "port"'),
         ("POSTGRES_DSN", f"hots=127.0.0.1 password={SECRET}", 1, 'invalid connection option "hots"'),
@@ -673,6 +679,53 @@ def test_an_address_that_cannot_work_is_told_in_one_line_without_its_password(
     assert not (cli.folder / "ran").exists()
     assert cli.locks() == []
     assert cli.guard.status() == []
+
+
+@pytest.mark.parametrize("nobody_reads", ["2>/dev/full", "2>&-"])
+def test_the_command_runs_though_nothing_can_be_said(cli: Cli, nobody_reads: str) -> None:
+    ours = shlex.join(
+        [sys.executable, "-m", "airflow_exclusive.cli", "run", JOB, "--run-key", TICK, "--", "echo", "ran"]
+    )
+    done = subprocess.run(
+        ["sh", "-c", f"{ours} {nobody_reads}"], env=cli.environment, capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stdout) == (0, "ran\n")
+    assert cli.outcomes() == ["success"]
+
+
+def test_output_that_cannot_be_written_is_told_in_one_line(cli: Cli) -> None:
+    ours = shlex.join([sys.executable, "-m", "airflow_exclusive.cli", "status"])
+    done = subprocess.run(
+        ["sh", "-c", f"{ours} >/dev/full"], env=cli.environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 1
+    assert "No space left on device" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_tick_is_not_drawn_by_chance(cli: Cli) -> None:
+    done = cli("run", JOB, "--cron", "R 2 * * *", "--", "touch", "ran")
+    assert "--cron='R 2 * * *': has a field that is drawn by chance" in one_line(done)
+    assert done.returncode == 2
+
+
+def test_a_signal_to_a_command_that_became_another_users_is_no_reason_to_leave_it(
+    cli: Cli, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """As under sudo: only the command itself can end then, and until it does the lease is kept."""
+
+    def refuse(*_: object) -> None:
+        raise PermissionError
+
+    monkeypatch.setattr("airflow_exclusive.cli.run.os.killpg", refuse)
+    before = signal.getsignal(signal.SIGUSR1)
+    command = ["sh", "-c", f"kill -USR1 {os.getpid()}; sleep 0.2; echo > {tmp_path}/ended"]
+    status = run_guarded(
+        cli.guard, JOB, command, run_key=TICK, wait=0, rerun=False, settings=LeaseSettings(on_lease_lost="raise")
+    )
+    assert (status, (tmp_path / "ended").exists()) == (0, True)
+    assert cli.outcomes() == ["success"]
+    assert signal.getsignal(signal.SIGUSR1) == before
 
 
 def test_servers_that_do_not_answer_are_told_in_one_line_and_nothing_stays_behind(cli: Cli, closed_port: int) -> None:

@@ -124,7 +124,8 @@ def ignore_sigterm(lease: Lease) -> None:
 
 
 COMMANDS: dict[str, Callable[..., Any]] = {
-    command.__name__: command for command in (
+    command.__name__: command
+    for command in (
         check,
         finish,
         write,

@@ -30,9 +30,7 @@ class LeaseInTemplate:
 def refuse_lease_in(field: str, value: str) -> None:
     """Raise `InvalidSetting` where a name was to be made of the lease, which it is only needed to ask for."""
     if _LATE.search(value):
-        raise InvalidSetting(
-            field, value, "can't name the lease, which comes after the name: leave that out"
-        )
+        raise InvalidSetting(field, value, "can't name the lease, which comes after the name: leave that out")
 
 
 def filled_in(value: Any, lease: Lease) -> Any:

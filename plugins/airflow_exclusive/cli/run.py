@@ -148,7 +148,10 @@ def _kill_group(process: subprocess.Popen[bytes]) -> None:
 
 
 def _say(text: str) -> None:
-    """What can't be said is no reason not to run."""
-    if sys.stderr is not None:
-        with suppress(OSError):
-            print(f"airflow-exclusive: {text}", file=sys.stderr, flush=True)
+    """What can't be said is no reason not to run, nor for another exit status."""
+    if sys.stderr is None:
+        return
+    try:
+        print(f"airflow-exclusive: {text}", file=sys.stderr, flush=True)
+    except OSError:
+        sys.stderr = None  # type: ignore[assignment]
