@@ -74,7 +74,7 @@ def _errors_told(command: Callable[..., Any]) -> Callable[..., Any]:
         except OSError as error:
             if error.errno == errno.EPIPE:  # click's: nobody reads on
                 raise
-            sys.stdout = None  # type: ignore[assignment]
+            sys.stdout = None
             _end(str(error), _FAILED)
 
     return told

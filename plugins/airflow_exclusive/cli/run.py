@@ -154,4 +154,4 @@ def _say(text: str) -> None:
     try:
         print(f"airflow-exclusive: {text}", file=sys.stderr, flush=True)
     except OSError:
-        sys.stderr = None  # type: ignore[assignment]
+        sys.stderr = None

@@ -269,7 +269,7 @@ class Guard:
                 log.info("what %s may have got lapses by itself: %s", request.job_name, unavailable)
 
     def _leave_gate(self, request: Request, error: BaseException) -> None:
-        """There is no claim yet, but perhaps a lock; if it can't be given back, whoever meets it must know its owner."""
+        """There is no claim yet, but perhaps a lock; if that can't be given back, whoever meets it learns its owner."""
         with undisturbed():
             if self._unlock(request.job_name, request.owner, level=logging.INFO):
                 return
