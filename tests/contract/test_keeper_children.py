@@ -241,6 +241,33 @@ def test_the_parents_death_is_seen_even_where_nothing_else_can_be(blind: None, p
         assert json.loads(answer.read()) == [None, False, False, True]
 
 
+def test_a_job_works_no_more_while_all_that_it_started_is_looked_for(page: Page) -> None:
+    read, write = os.pipe()
+    parent = os.fork()
+    if parent == 0:
+        parent = os.getpid()
+        if os.fork() == 0:
+            try:
+                job = WatchedJob(parent, "owner", page.descriptor)
+                looked: list[bool] = []
+
+                def look() -> Iterator[psutil.Process]:
+                    looked.append(job.dead or eventually(lambda: job.stopped))
+                    return iter(())
+
+                job._started = look  # type: ignore[method-assign]
+                os.write(write, json.dumps([job.kill(within=10), looked[0]]).encode())
+            finally:
+                with suppress(ProcessLookupError):
+                    os.kill(parent, signal.SIGKILL)
+                os._exit(0)
+        signal.pause()
+    os.waitpid(parent, 0)
+    os.close(write)
+    with os.fdopen(read) as answer:
+        assert json.loads(answer.read()) == [True, True]
+
+
 def test_ending_what_a_job_started_is_no_error_where_nothing_can_be_seen(blind: None) -> None:
     end_started("owner", within=0.1)
 

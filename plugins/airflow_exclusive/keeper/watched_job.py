@@ -49,8 +49,7 @@ class WatchedJob:
 
     def terminate(self) -> None:
         """Ask the job to end; it is the one who knows how to end what it started."""
-        with suppress(ProcessLookupError):
-            os.kill(self.pid, signal.SIGTERM)
+        self._send(signal.SIGTERM)
 
     def kill(self, *, within: float) -> bool:
         """End the job and everything it started, without asking; whether all of it is gone after `within` seconds.
@@ -58,13 +57,12 @@ class WatchedJob:
         A process in an uninterruptible system call dies only after it: until then it may still write.
         """
         give_up_at = time.monotonic() + within
+        self._send(signal.SIGSTOP)  # it is not to work on while all are looked for that it has started
         while True:
             victims = {process for process in self._started() if works(process)}
             if self.dead and not victims:  # nor has any of them begun another one before it was killed
                 return True
-            if not self.dead:
-                with suppress(ProcessLookupError):
-                    os.kill(self.pid, signal.SIGKILL)
+            self._send(signal.SIGKILL)
             for process in victims:
                 with suppress(Exception):  # it ended by itself, or has become somebody else's
                     process.kill()
@@ -72,6 +70,11 @@ class WatchedJob:
                 return False
             if not self.dead:
                 time.sleep(_LOOK_EVERY)
+
+    def _send(self, number: signal.Signals) -> None:
+        if not self.dead:
+            with suppress(ProcessLookupError):
+                os.kill(self.pid, number)
 
     def _started(self) -> Iterator[psutil.Process]:
         for find in (self._children, lambda: started_by(self._owner), lambda: sharing(self._page)):
