@@ -16,6 +16,7 @@ from airflow_exclusive.core.admission import (
     Attempt,
     Busy,
     Claim,
+    Verdict,
 )
 from airflow_exclusive.core.errors import (
     ExclusiveError,
@@ -232,16 +233,13 @@ class Guard:
 
     def _claim(self, request: Request, settings: LeaseSettings) -> Admission | None:
         sent_at = self.clock()
+        verdict: Verdict = None
         try:
             verdict = self.statuses.claim(request, settings)
-        except BaseException as error:
-            self._withdraw(request, error)
-            raise
-        if not isinstance(verdict, Claim):
-            # Nobody else is admitted by this: a waiter that woke for it, even the asker itself, would ask in vain.
-            self._unlock(request.job_name, request.owner, wake=False)
-            return verdict
-        try:
+            if not isinstance(verdict, Claim):
+                # Nobody else is admitted by this: a waiter that woke for it, even the asker itself, would ask in vain.
+                self._unlock(request.job_name, request.owner, wake=False)
+                return verdict
             if (took := self.clock() - sent_at) > _STALE_CLAIM * settings.seconds:
                 raise StoreUnavailable(
                     f"Postgres took {took:.1f} s to answer a claim, too much of its {settings.seconds:g} s:"
@@ -249,7 +247,10 @@ class Guard:
                 )
             keeper = self.keepers(verdict, settings, sent_at)
         except BaseException as error:
-            self._give_back(verdict, error)
+            if isinstance(verdict, Claim):
+                self._give_back(verdict, error)
+            else:
+                self._withdraw(request, error)
             raise
         finish = partial(self._finish, request, sent_at)
         lease = Lease(
