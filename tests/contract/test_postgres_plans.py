@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Iterator
 from typing import Any
 
@@ -9,8 +10,10 @@ import psycopg
 import pytest
 
 from airflow_exclusive.core.settings import LeaseSettings
+from airflow_exclusive.stores.postgres import schema
 from airflow_exclusive.stores.postgres.statements import DEFAULT_SCHEMA, statement
 from airflow_exclusive.stores.postgres.statuses import params_of
+from deploy.embedded.postgres import PostgresServer
 from tests.support.ledger import TASK, request
 
 ATTEMPTS = 100_000
@@ -35,13 +38,24 @@ _READ = (
 )
 
 
-@pytest.fixture
-def full(database: str) -> Iterator[psycopg.Connection]:
-    """A connection to a ledger with a history."""
-    with psycopg.connect(database, cursor_factory=psycopg.ClientCursor) as opened:
+@pytest.fixture(scope="module")
+def full_database(postgres_server: PostgresServer) -> Iterator[str]:
+    """DSN of a ledger with a history, the same for all tests here."""
+    name = f"exclusive_test_{uuid.uuid4().hex[:12]}"
+    dsn = postgres_server.create_database(name)
+    schema.upgrade(dsn)
+    with psycopg.connect(dsn, cursor_factory=psycopg.ClientCursor) as opened:
         opened.execute(_HISTORY, {"jobs": JOBS, "attempts": ATTEMPTS})
-    with psycopg.connect(database, cursor_factory=psycopg.ClientCursor) as opened:  # one that has read nothing yet
+    yield dsn
+    postgres_server.drop_database(name)
+
+
+@pytest.fixture
+def full(full_database: str) -> Iterator[psycopg.Connection]:
+    """A connection that has read nothing yet; what is written on it is undone."""
+    with psycopg.connect(full_database, cursor_factory=psycopg.ClientCursor) as opened:
         yield opened
+        opened.rollback()
 
 
 def assert_little_was_read(connection: psycopg.Connection, *, statements: int) -> None:
@@ -84,6 +98,22 @@ def test_what_comes_after_a_claim_uses_indexes(full: psycopg.Connection, verb: s
         (params["fencing_token"],) = full.execute(token, [params["job_name"]]).fetchone() or ()
         full.execute(statement(verb, DEFAULT_SCHEMA), {**params, "reason": "busy", "detail": ""})
     assert_little_was_read(full, statements=2 * _TIMES)
+
+
+def test_a_finish_reads_none_of_the_other_running_attempts(database: str) -> None:
+    """In a ledger that was never analyzed, where an index seems as good as any other."""
+    running = 300
+    with psycopg.connect(database, cursor_factory=psycopg.ClientCursor) as claiming:
+        for number in range(running):
+            made = {**params_of(request("tick", job=f"job {number}", source=TASK)), "owner": f"owner {number}"}
+            claiming.execute(statement("claim", DEFAULT_SCHEMA), {**made, "ttl": 30, "renew": True, "now": None})
+    with psycopg.connect(database, cursor_factory=psycopg.ClientCursor) as finishing:
+        for number in range(_TIMES):
+            own = {"job_name": f"job {number}", "owner": f"owner {number}", "fencing_token": 1, "outcome": "success"}
+            other = {"error": None, "result": None, "hold_at_least": 0, "now": None}
+            (row,) = finishing.execute(statement("finish", DEFAULT_SCHEMA), {**own, **other}).fetchall()
+            assert row == ("success",)
+        assert_little_was_read(finishing, statements=_TIMES)
 
 
 @pytest.mark.parametrize("run_key", ["tick 77", "a new tick"])
