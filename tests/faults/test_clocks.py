@@ -161,3 +161,15 @@ def test_doctor_tells_by_how_much_the_clocks_differ(
     }
     assert set(skew) == {"Redis", "Postgres"}
     assert all(abs(difference + seconds) < 10 for difference in skew.values())
+
+
+def test_purge_goes_by_the_clock_of_postgres(node_clock: NodeClock, guard: JobGuard, database: str) -> None:
+    """A node that is years ahead would forget what has just been done, and let it be done again."""
+    for tick in (TICK, "the tick after"):
+        with guard.hold(JOB, run_key=tick):
+            pass
+    node_clock.set(10 * 365 * 24 * HOUR)
+    assert node_clock.shows()[0] > 9 * 365 * 24 * HOUR
+    told = python("-m", "airflow_exclusive.cli", "purge", "--older-than", "30", "--postgres", database)
+    assert told == "runs: 0 deleted, refusals: 0 deleted\n"
+    assert [attempt.run_key for attempt in guard.history(JOB)] == ["the tick after", TICK]

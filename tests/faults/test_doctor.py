@@ -145,6 +145,11 @@ def test_scripts_that_are_forbidden_are_an_error(gate: SystemRedis) -> None:
     assert "scripts run" not in found["ok"]
 
 
+def test_a_user_who_may_not_wait_for_a_lock_is_an_error(gate: SystemRedis) -> None:
+    (text,) = of_redis(limited(gate, "-blpop"))["error"]
+    assert "blpop" in text.lower()
+
+
 def test_what_a_server_does_not_tell_is_said_to_be_unknown(gate: SystemRedis) -> None:
     gate.client.config_set("maxmemory-policy", "allkeys-lru")
     assert of_redis(limited(gate, "-info", "-config")) == {

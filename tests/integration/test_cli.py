@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shlex
 import signal
 import socket
@@ -591,6 +592,14 @@ def test_the_history_of_a_job_newest_first(cli: Cli) -> None:
     assert "exit status 7" in lines[1]
     assert len(json.loads(cli("history", JOB, "--json", "--limit", "1").stdout)) == 1
     assert json.loads(cli("history", JOB, "--json", "--run-key", "another").stdout) == []
+
+
+def test_nothing_is_cut_off_on_a_narrow_terminal(cli: Cli) -> None:
+    """Two ticks that only differ in their ends would look the same."""
+    cli.run("--", "true")
+    table = cli("history", JOB, FORCE_COLOR="1", COLUMNS="60").stdout
+    assert max(map(len, re.sub(r"\x1b\[[0-9;]*m", "", table).splitlines())) <= 60
+    assert "…" not in table
 
 
 def test_the_history_knows_who_was_refused(cli: Cli) -> None:
