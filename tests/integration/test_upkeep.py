@@ -168,6 +168,18 @@ def test_a_role_that_may_read_nothing_is_told_all_the_rest(
     assert any(text.startswith("Postgres: version") for text in found["ok"])
 
 
+def test_a_role_that_may_not_even_enter_the_schema_is_told_so(
+    redis_url: str, weak_dsn: str, connection: psycopg.Connection
+) -> None:
+    role = sql.Identifier(psycopg.conninfo.conninfo_to_dict(weak_dsn)["user"])
+    connection.execute(sql.SQL("REVOKE ALL ON SCHEMA exclusive FROM {}").format(role))
+    done = run("doctor", "--redis", redis_url, "--postgres", weak_dsn, "--json")
+    (error,) = [found for found in json.loads(done.output) if found["level"] == "error"]
+    assert done.exit_code == 1
+    assert "permission denied for schema exclusive" in error["text"]
+    assert "GRANT" in error["cure"]
+
+
 def test_a_clock_that_was_set_back_is_an_error(redis_url: str, database: str) -> None:
     ledger = Ledger(database)
     ledger.statuses.now = datetime.now(timezone.utc) + timedelta(hours=1)

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from airflow_exclusive.core.errors import ExclusiveError
+from airflow_exclusive.core.errors import ExclusiveError, StoreMisconfigured
 from airflow_exclusive.core.findings import Finding
 from airflow_exclusive.core.names import UNNAMED
 from airflow_exclusive.core.timing import TrustWindow
@@ -32,6 +32,9 @@ def check(database: Database, *, gate_ahead: Callable[[], float | None] = lambda
     """
     try:
         (server,) = database.run("doctor", {})
+    except StoreMisconfigured as error:
+        yield Finding("error", "Postgres", str(error), "correct the login, or GRANT the role what it lacks")
+        return
     except ExclusiveError as error:
         yield Finding("error", "Postgres", str(error), "start it, correct the address, or make room for connections")
         return
