@@ -1,12 +1,7 @@
-"""DAGs of the acceptance tests. Each run is told by its conf in which folder to meet the test.
-
-An attempt writes `<token>.started` when it begins to work, keeps a diary while it waits for the file `go`, commits its
-effect and writes `<token>.finished`.
-"""
+"""DAGs of the acceptance tests. Each run is told by its conf in which folder to meet the test."""
 
 from __future__ import annotations
 
-import json
 import os
 import resource
 import signal
@@ -16,10 +11,11 @@ from itertools import repeat
 from pathlib import Path
 from typing import Any
 
-from airflow.providers.common.compat.sdk import BaseHook, dag, task
+from airflow.providers.common.compat.sdk import dag, task
 
 from airflow_exclusive import ExclusiveBashOperator, exclusive_task
-from tests.support.diary import BEAT, Diary
+from tests.support.diary import Diary
+from tests.support.meeting import begin, meet
 
 START = datetime(2026, 1, 1, tzinfo=timezone.utc)
 MEGABYTE = 1 << 20
@@ -27,43 +23,6 @@ TIMEOUT = timedelta(seconds=4)
 QUICK: dict[str, Any] = {"lock_ttl": 6, "retries": 3, "retry_delay": timedelta(seconds=1)}
 LONG_LEASE = timedelta(minutes=10)
 """No test waits until such a lease has lapsed: who gets the job gets it because it was given back."""
-
-
-def begin(folder: str, lease: Any) -> Diary:
-    place, diary = Path(folder), Diary(Path(folder), lease.token)
-    note = {
-        "pid": os.getpid(),
-        "supervisor": os.getppid(),
-        "token": lease.token,
-        "generation": lease.generation,
-        "run_key": lease.run_key,
-    }
-    diary.beat()
-    partial = place / f"{lease.token}.new"
-    partial.write_text(json.dumps(note))
-    partial.rename(place / f"{lease.token}.started")
-    return diary
-
-
-def meet(folder: str, lease: Any) -> str:
-    import psycopg
-
-    place = Path(folder)
-    # Asked for now, since an orphan can't ask Airflow any more.
-    warehouse = BaseHook.get_connection("warehouse")
-    diary = begin(folder, lease)
-    while not (place / "go").exists():
-        diary.beat()
-        time.sleep(BEAT)
-    address = {"host": warehouse.host, "port": warehouse.port, "user": warehouse.login, "dbname": warehouse.schema}
-    with psycopg.connect(**address) as connection, lease.transaction(connection) as tx:
-        tx.execute(
-            "INSERT INTO effects VALUES (%(job)s, %(run_key)s, %(token)s)",
-            {"job": lease.job_name, "run_key": lease.run_key, "token": lease.token},
-        )
-    diary.beat()
-    (place / f"{lease.token}.finished").touch()
-    return f"done with token {lease.token}"
 
 
 @exclusive_task(job_name="{{ dag_run.conf['job'] }}", **QUICK)

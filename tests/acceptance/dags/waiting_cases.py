@@ -8,7 +8,7 @@ from typing import Any
 from airflow.providers.common.compat.sdk import dag
 
 from airflow_exclusive import exclusive_task
-from tests.acceptance.dags.exclusive_cases import meet
+from tests.support.meeting import meet
 
 START = datetime(2026, 1, 1, tzinfo=timezone.utc)
 JOB = "{{ dag_run.conf['job'] }}"
