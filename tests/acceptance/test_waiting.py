@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import signal
+
 import pytest
 
-from tests.acceptance.conftest import PATIENCE, Meetings, lose_node
+from tests.acceptance.conftest import PATIENCE, Meetings, lose_node, works
 from tests.support.waiting import eventually, stays
 
 TTL = 6
@@ -53,6 +56,63 @@ def test_a_waiter_gets_its_turn_and_waits_until_then(meetings: Meetings, waiter:
     assert [runner.tries(), standby.tries()] == [["success"], ["success"]]
     assert [runner.ended(), standby.ended()] == ["success", "success"]
     assert runner.effects() == [1]
+    standby.assert_in_order("success", "success", effects=1)
+
+
+@pytest.mark.parametrize(("waiter", "state"), AWAY)
+def test_a_retry_waits_away_for_its_own_orphan_and_does_not_repeat_its_work(
+    meetings: Meetings, waiter: str, state: str
+) -> None:
+    case = meetings.run(waiter)
+    orphan = case.note()
+    os.kill(orphan["supervisor"], signal.SIGKILL)
+    case.wait_for(state)
+    assert works(orphan["pid"])
+
+    case.go()
+    case.wait_for("success")
+
+    assert case.finished() == ["1"]
+    assert case.tries() == ["failed", "success"]
+    assert "success without running again" in case.log(2)
+    case.assert_in_order("success")
+
+
+@pytest.mark.parametrize(("waiter", "state"), AWAY)
+def test_a_waiter_that_is_cleared_waits_on_and_gets_its_turn_once(meetings: Meetings, waiter: str, state: str) -> None:
+    runner = meetings.run("guarded_once")
+    runner.note()
+    standby = runner.beside(waiter)
+    standby.wait_for(state)
+
+    before = standby.task()["try_number"]
+    standby.api.clear(standby.dag_id, standby.run_id, "work")
+    eventually(lambda: (now := standby.task())["try_number"] > before and now["state"] == state, timeout=PATIENCE)
+    assert len(runner.outcomes()) == 1
+    runner.go()
+    standby.wait_for("success")
+
+    assert runner.effects() == [1]
+    standby.assert_in_order("success", "success", effects=1)
+
+
+@pytest.mark.parametrize(("waiter", "state"), AWAY)
+def test_a_waiter_that_is_marked_failed_leaves_the_turn_to_the_next(
+    meetings: Meetings, waiter: str, state: str
+) -> None:
+    runner = meetings.run("guarded_once")
+    runner.note()
+    given_up, standby = runner.beside(waiter), runner.beside("standby_defer")
+    given_up.wait_for(state)
+    standby.wait_for("deferred")
+
+    given_up.api.mark(given_up.dag_id, given_up.run_id, "work", "failed")
+    given_up.wait_for("failed")
+    runner.go()
+    standby.wait_for("success")
+
+    assert given_up.ended() == "failed"
+    assert given_up.effects() == []
     standby.assert_in_order("success", "success", effects=1)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime, timezone
+from datetime import datetime, timedelta, timezone
 from typing import Any
 
 from airflow.providers.common.compat.sdk import dag
@@ -14,7 +14,7 @@ START = datetime(2026, 1, 1, tzinfo=timezone.utc)
 JOB = "{{ dag_run.conf['job'] }}"
 
 
-@exclusive_task(job_name=JOB, on_busy="wait", lock_ttl=6)
+@exclusive_task(job_name=JOB, on_busy="wait", lock_ttl=6, retries=3, retry_delay=timedelta(seconds=1))
 def work(folder: str, lease: Any) -> str:
     return meet(folder, lease)
 
