@@ -400,6 +400,18 @@ def test_a_step_that_nothing_is_heard_of_is_made_again_in_time(world: Proxied, s
 
 
 @pytest.mark.parametrize("kind", SILENT)
+def test_a_claim_that_is_heard_of_late_is_no_failed_attempt(world: Proxied, kind: str) -> None:
+    """Most of the lease is over by then, but the server is quick again."""
+    fault = arm(world, "claim", kind, times=2)
+    began = clock()
+    world.node.run()
+    assert fault.hit.is_set()
+    assert clock() - began > TTL / 2
+    assert (world.node.errors, world.node.ran) == ([], [1])
+    world.truth.check_done_once()
+
+
+@pytest.mark.parametrize("kind", SILENT)
 @pytest.mark.parametrize("step", ["look", "refuse"])
 def test_who_is_refused_unheard_asks_again(
     world: Proxied, step: str, kind: str, monkeypatch: pytest.MonkeyPatch

@@ -131,8 +131,8 @@ Answer = Busy | AlreadyDone | Claim | BaseException | str | None
 class FakeStatuses:
     """Gives the answers in order; the last one for ever. `recorded`: what the ledger has after `finish`.
 
-    `takes`: seconds that a claim takes. `rows`: what the status table has of the job; the last one for ever.
-    `runs`: its attempts, newest first.
+    `takes`, `renewing_takes`: seconds of a claim and of a renewal. `renewed`: answers to renewals, then always true.
+    `rows`: what the status table has of the job; the last one for ever. `runs`: its attempts, newest first.
     """
 
     calls: Calls
@@ -141,6 +141,8 @@ class FakeStatuses:
     looks: list[Answer] = field(default_factory=list)
     recorded: str | Exception | None = "as asked"
     takes: float = 0.0
+    renewing_takes: float = 0.0
+    renewed: list[bool] = field(default_factory=list)
     rows: list[JobStatus] = field(default_factory=list)
     runs: list[Attempt] = field(default_factory=list)
     requests: list[Request] = field(default_factory=list)
@@ -156,6 +158,11 @@ class FakeStatuses:
         self.clock.now += self.takes
         self.requests.append(request)
         return self._next(self.answers, request)
+
+    def renew(self, claim: Claim, ttl: float) -> bool:
+        self.calls("renew")
+        self.clock.now += self.renewing_takes
+        return self.renewed.pop(0) if self.renewed else True
 
     def withdraw(self, request: Request, why: str) -> None:
         self.calls("withdraw")

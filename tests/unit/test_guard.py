@@ -164,13 +164,31 @@ def test_a_keeper_that_cannot_start_gives_claim_and_lock_back() -> None:
     assert asked.statuses.finished[0][:2] == ("failed", "it could not begin: no more processes")
 
 
-def test_a_claim_that_was_answered_too_late_to_be_kept_is_given_back() -> None:
+def test_a_claim_that_was_answered_late_is_renewed_before_it_is_kept() -> None:
     asked = world(CLAIMED)
     asked.statuses.takes = 16
-    with pytest.raises(StoreUnavailable, match=r"took 16\.0 s to answer a claim, too much of its 30 s"):
+    assert isinstance(admit(asked, ttl=30), Admitted)
+    assert asked.calls.names == ["acquire", "claim", "renew", "keeper starts"]
+    assert asked.keeper.sent_at == asked.clock.now
+
+
+def test_a_lease_whose_server_is_too_slow_to_keep_it_is_given_back() -> None:
+    asked = world(CLAIMED)
+    asked.statuses.takes = asked.statuses.renewing_takes = 16
+    with pytest.raises(StoreUnavailable, match=r"took 16\.0 s to answer, too much of a lease of 30 s"):
         admit(asked, ttl=30)
-    assert asked.calls.names == ["acquire", "claim", "finish", "unlock"]
+    assert asked.calls.names == ["acquire", "claim", "renew", "finish", "unlock"]
     assert asked.locks.holder is None
+
+
+def test_a_claim_that_lapsed_before_its_answer_came_is_asked_for_anew() -> None:
+    asked = world(CLAIMED)
+    asked.statuses.takes, asked.statuses.renewed = 40, [False]
+    answer = admit(asked, ttl=30)
+    assert isinstance(answer, Admitted)
+    first, second = (one.owner for one in asked.statuses.requests)
+    assert first != second
+    assert answer.lease.owner == second
 
 
 def test_a_lease_is_trusted_from_when_its_claim_was_sent() -> None:

@@ -37,8 +37,8 @@ log = logging.getLogger(__name__)
 
 Admission = Admitted | Busy | AlreadyDone
 
-_STALE_CLAIM = 0.5
-"""Of the ttl: a claim whose answer comes later leaves its keeper no time to renew it."""
+_TOO_LATE = 0.5
+"""Of the ttl: an answer that comes later leaves a keeper too little time to renew what it confirms."""
 
 _DEFAULT = LeaseSettings()
 _NOBODY = Source()
@@ -240,12 +240,18 @@ class Guard:
                 # Nobody else is admitted by this: a waiter that woke for it, even the asker itself, would ask in vain.
                 self._unlock(request.job_name, request.owner, wake=False)
                 return verdict
-            if (took := self.clock() - sent_at) > _STALE_CLAIM * settings.seconds:
+            confirmed = sent_at
+            if self._is_late(confirmed, settings):  # the last of many requests, perhaps: Postgres may be quick again
+                confirmed = self.clock()
+                if not self.statuses.renew(verdict, settings.seconds):
+                    self._unlock(request.job_name, request.owner, wake=False)
+                    return None
+            if self._is_late(confirmed, settings):
                 raise StoreUnavailable(
-                    f"Postgres took {took:.1f} s to answer a claim, too much of its {settings.seconds:g} s:"
-                    " make it faster or lock_ttl longer"
+                    f"Postgres took {self.clock() - confirmed:.1f} s to answer, too much of a lease of"
+                    f" {settings.seconds:g} s: make it faster or lock_ttl longer"
                 )
-            keeper = self.keepers(verdict, settings, sent_at)
+            keeper = self.keepers(verdict, settings, confirmed)
         except BaseException as error:
             if isinstance(verdict, Claim):
                 self._give_back(verdict, error)
@@ -257,6 +263,9 @@ class Guard:
             verdict, settings, keeper, effects=partial(self._transaction, request), on_finish=finish, schema=self.schema
         )
         return Admitted(lease, verdict.took_over)
+
+    def _is_late(self, sent_at: float, settings: LeaseSettings) -> bool:
+        return self.clock() - sent_at > _TOO_LATE * settings.seconds
 
     def _withdraw(self, request: Request, error: BaseException) -> None:
         """Nobody knows what became of this owner's last request, or will become of it: it is to keep nobody out."""

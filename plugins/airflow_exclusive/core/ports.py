@@ -83,6 +83,10 @@ class StatusStore(Protocol):
 
     def claim(self, request: Request, settings: LeaseSettings) -> Verdict: ...
 
+    def renew(self, claim: Claim, ttl: float) -> bool:
+        """Keep the lease for another `ttl` seconds; false: the attempt isn't the runner any more."""
+        ...
+
     def withdraw(self, request: Request, why: str) -> None:
         """End the claim that this owner may have got, unheard, and see to it that it gets none any more."""
         ...
