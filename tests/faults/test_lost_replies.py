@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import signal
 import threading
@@ -18,6 +19,8 @@ from airflow_exclusive.core.errors import StaleWrite, StoreUnavailable
 from airflow_exclusive.core.lease import Lease
 from airflow_exclusive.guard import JobGuard
 from airflow_exclusive.node import clock
+from airflow_exclusive.stores.redis.address import Address
+from airflow_exclusive.stores.redis.scripts import lock_key
 from tests.support.jobs import JobProcess, alive
 from tests.support.ledger import JOB, NEXT_TICK, TASK, TICK, Ledger, request
 from tests.support.proxied_node import TTL, Proxied, proxied, settings
@@ -465,6 +468,31 @@ def test_who_is_told_to_stop_while_it_asks_keeps_nobody_out(world: Proxied, step
     made = kind == UNHEARD and step == "claim"
     assert world.truth.outcomes() == [*["failed"] * made, "success"]
     assert world.truth.lock() is None
+
+
+def test_who_is_killed_before_its_claim_holds_nobody_up_for_a_whole_lease(world: Proxied) -> None:
+    fault = arm(world, "claim", REQUEST_LOST, times=FOR_EVER)
+    asker = multiprocessing.get_context("spawn").Process(
+        target=_ask_for_an_hour, args=(world.node.redis, world.node.postgres)
+    )
+    asker.start()
+    assert fault.hit.wait(30)
+    asker.kill()
+    asker.join()
+    assert world.truth.lock() is not None
+    with Address.parse(world.truth.redis).connect(timeout=5, tries_again=1) as client:
+        assert client.ttl(lock_key(JOB)) <= 30
+
+
+def test_a_fixed_lease_is_locked_for_as_long_as_it_lasts(world: Proxied) -> None:
+    client = Address.parse(world.truth.redis).connect(timeout=5, tries_again=1)
+    with client, world.truth.guard() as guard, guard.hold(JOB, settings=settings(3600, renew=False)):
+        assert client.ttl(lock_key(JOB)) > 3500
+
+
+def _ask_for_an_hour(redis: str, postgres: str) -> None:
+    with JobGuard(redis=redis, postgres=postgres) as guard:
+        guard.admit(JOB, run_key=TICK, settings=settings(3600, renew=False))
 
 
 def test_a_claim_that_is_made_after_its_asker_has_gone_is_none(world: Proxied) -> None:

@@ -88,11 +88,13 @@ class FakeLocks:
     back_at: float = math.inf
     kept_for: float = 0.0
     freed_by_wait: int | None = None
+    asked_for: list[float] = field(default_factory=list)
     waits: list[float] = field(default_factory=list)
     woke: list[bool] = field(default_factory=list)
 
     def acquire(self, job_name: str, owner: str, ttl: float, ticket: str = "") -> LockAnswer:
         self._say("acquire")
+        self.asked_for.append(ttl)
         if self.holder in (None, owner, ticket or None):
             self.holder = owner
             return LockAnswer(True, owner, ttl)

@@ -164,6 +164,30 @@ def test_a_keeper_that_cannot_start_gives_claim_and_lock_back() -> None:
     assert asked.statuses.finished[0][:2] == ("failed", "it could not begin: no more processes")
 
 
+@pytest.mark.parametrize(("ttl", "asked_for"), [(10.0, [10.0]), (30.0, [30.0]), (3600.0, [30.0, 3600.0])])
+def test_until_there_is_a_claim_a_lock_is_short(ttl: float, asked_for: list[float]) -> None:
+    """Whoever is killed before the claim leaves nothing but the lock."""
+    asked = world(CLAIMED)
+    assert isinstance(admit(asked, ttl=ttl), Admitted)
+    assert asked.locks.asked_for == asked_for
+
+
+def test_a_lock_that_cannot_be_made_longer_is_no_reason_to_stop() -> None:
+    asked = world(CLAIMED)
+
+    def gone(*_: object) -> None:
+        raise StoreUnavailable("Redis is away")
+
+    start = asked.statuses.claim
+
+    def claim(*request: Any) -> Any:
+        asked.locks.acquire = gone  # type: ignore[method-assign, assignment]
+        return start(*request)
+
+    asked.statuses.claim = claim  # type: ignore[method-assign]
+    assert isinstance(admit(asked, ttl=3600), Admitted)
+
+
 def test_a_claim_that_was_answered_late_is_renewed_before_it_is_kept() -> None:
     asked = world(CLAIMED)
     asked.statuses.takes = 16

@@ -46,6 +46,9 @@ _NOBODY = Source()
 _ASKS_FOR = 10.0
 """Seconds for which a gate that doesn't answer is asked, also by one that isn't to wait: a restart takes less."""
 
+_ASKERS_LOCK = 30.0
+"""Seconds: whoever dies between lock and claim holds up nobody for longer, however long the lease was to be."""
+
 _POLL_UNAVAILABLE = 0.5
 _POLL_CONFIRMATION = 0.5
 _POLL_IN_PASSING = 0.1
@@ -209,14 +212,15 @@ class Guard:
             if self.statuses.has_ended(lock.owner):
                 self._unlock(request.job_name, lock.owner)
             return Busy(request.job_name, request.run_key, None, lock.seconds_left, IN_PASSING)
-        return self._claim(request, settings)
+        return self._claim(request, settings, extends=lock is not None and settings.seconds > _ASKERS_LOCK)
 
     def _lock(self, request: Request, settings: LeaseSettings, ticket: str, asks_until: float) -> LockAnswer | None:
         """What the gate says; None where it doesn't answer and need not. Who asks again finds its own lock."""
         announced = ""
         while True:
             try:
-                return self.locks.acquire(request.job_name, request.owner, settings.seconds, ticket)
+                seconds = min(settings.seconds, _ASKERS_LOCK)
+                return self.locks.acquire(request.job_name, request.owner, seconds, ticket)
             except StoreUnavailable as error:
                 if settings.on_redis_down != "fail":
                     log.warning("%s; Postgres decides alone (on_redis_down=%r)", error, settings.on_redis_down)
@@ -231,7 +235,7 @@ class Guard:
                 self._leave_gate(request, error)
                 raise
 
-    def _claim(self, request: Request, settings: LeaseSettings) -> Admission | None:
+    def _claim(self, request: Request, settings: LeaseSettings, *, extends: bool) -> Admission | None:
         sent_at = self.clock()
         verdict: Verdict = None
         try:
@@ -240,6 +244,8 @@ class Guard:
                 # Nobody else is admitted by this: a waiter that woke for it, even the asker itself, would ask in vain.
                 self._unlock(request.job_name, request.owner, wake=False)
                 return verdict
+            if extends:
+                self._extend_lock(request, settings)
             confirmed = sent_at
             if self._is_late(confirmed, settings):  # the last of many requests, perhaps: Postgres may be quick again
                 confirmed = self.clock()
@@ -263,6 +269,12 @@ class Guard:
             verdict, settings, keeper, effects=partial(self._transaction, request), on_finish=finish, schema=self.schema
         )
         return Admitted(lease, verdict.took_over)
+
+    def _extend_lock(self, request: Request, settings: LeaseSettings) -> None:
+        try:
+            self.locks.acquire(request.job_name, request.owner, settings.seconds)
+        except ExclusiveError as error:
+            log.info("the lock of %s ends before its lease, Postgres decides alone then: %s", request.job_name, error)
 
     def _is_late(self, sent_at: float, settings: LeaseSettings) -> bool:
         return self.clock() - sent_at > _TOO_LATE * settings.seconds
