@@ -566,7 +566,7 @@ def test_who_is_refused_behind_the_gate_leaves_nothing_there(world: Proxied, ste
 def test_a_lock_that_a_refused_asker_could_not_give_back_holds_nobody_up(
     world: Proxied, what: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("airflow_exclusive.core.guard._ASKS_FOR", 0.5)
+    monkeypatch.setattr("airflow_exclusive.core.gate._ASKS_FOR", 0.5)
     with world.truth.guard() as other, JobGuard(redis=world.node.redis, postgres=world.node.postgres) as guard:
         runner = admitted(other, NEXT_TICK)
         other.locks.release(JOB, runner.owner)

@@ -161,7 +161,7 @@ def test_a_server_that_takes_a_second_for_each_reply_delays_and_no_more(redis_ur
 def test_fail_admits_nobody_while_the_gate_is_shut(
     gate: Gate, node: Node, truth: Truth, why: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("airflow_exclusive.core.guard._ASKS_FOR", 1.0)
+    monkeypatch.setattr("airflow_exclusive.core.gate._ASKS_FOR", 1.0)
     gate.kill() if why == "away" else fill_up(gate)
     began = clock()
     try:

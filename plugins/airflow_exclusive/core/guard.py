@@ -25,11 +25,12 @@ from airflow_exclusive.core.errors import (
     StaleWrite,
     StoreUnavailable,
 )
+from airflow_exclusive.core.gate import POLL_UNAVAILABLE, Gate, unheard
 from airflow_exclusive.core.job import Request, Source, new_owner
 from airflow_exclusive.core.lease import Effects, Identity, Lease, StepTransaction
 from airflow_exclusive.core.names import check_job_name, check_run_key
 from airflow_exclusive.core.patience import IN_PASSING, Elsewhere, Patience
-from airflow_exclusive.core.ports import JobStatus, KeeperFactory, LockAnswer, LockStore, Refusal, StatusStore
+from airflow_exclusive.core.ports import JobStatus, KeeperFactory, LockStore, Refusal, StatusStore
 from airflow_exclusive.core.settings import LeaseSettings, check_seconds
 from airflow_exclusive.core.undisturbed import undisturbed
 
@@ -43,13 +44,6 @@ _TOO_LATE = 0.5
 _DEFAULT = LeaseSettings()
 _NOBODY = Source()
 
-_ASKS_FOR = 10.0
-"""Seconds for which a gate that doesn't answer is asked, also by one that isn't to wait: a restart takes less."""
-
-_ASKERS_LOCK = 30.0
-"""Seconds: whoever dies between lock and claim holds up nobody for longer, however long the lease was to be."""
-
-_POLL_UNAVAILABLE = 0.5
 _POLL_CONFIRMATION = 0.5
 _POLL_IN_PASSING = 0.1
 _POLL_AT_LEAST = 0.05
@@ -70,6 +64,9 @@ class Guard:
     node_id: str
     clock: Callable[[], float]
     schema: str = ""
+
+    def __post_init__(self) -> None:
+        self._gate = Gate(self.locks, self.statuses, self.clock)
 
     def admit(
         self,
@@ -114,7 +111,7 @@ class Guard:
                     raise
                 if announced != (announced := str(error)):
                     log.info("%s; asking again", error)
-                self.locks.wait_for_release(request.job_name, _POLL_UNAVAILABLE)
+                self.locks.wait_for_release(request.job_name, POLL_UNAVAILABLE)
                 answer = None
             if answer is None:
                 request = replace(request, owner=new_owner())
@@ -176,13 +173,13 @@ class Guard:
         """
         latest = next(iter(self.statuses.status(check_job_name(job_name))), None)
         if latest is None or latest.owner is None:
-            self._free_left_lock(job_name)
+            self._gate.free_left(job_name)
             return None
         ended = self.statuses.release(job_name, latest.owner, reason)
         if latest.status != "running":
-            self._free_left_lock(job_name)
+            self._gate.free_left(job_name)
             return None
-        self._unlock(job_name, latest.owner)
+        self._gate.leave(job_name, latest.owner)
         return ended
 
     def status(self, job_name: str | None = None) -> Sequence[JobStatus]:
@@ -204,53 +201,32 @@ class Guard:
 
     def _ask(self, request: Request, settings: LeaseSettings, ticket: str, asks_until: float) -> Admission | None:
         """One round of gate and truth. None: this owner's claim lapsed before its reply came, ask as a new one."""
-        lock = self._lock(request, settings, ticket, max(asks_until, self.clock() + _ASKS_FOR))
+        lock = self._gate.enter(request, settings, ticket, asks_until)
         if lock and not lock.mine:
             seen = self.statuses.look(request)
             if isinstance(seen, (Busy, AlreadyDone)):
                 return seen
             if self.statuses.has_ended(lock.owner):
-                self._unlock(request.job_name, lock.owner)
+                self._gate.leave(request.job_name, lock.owner)
             return Busy(request.job_name, request.run_key, None, lock.seconds_left, IN_PASSING)
-        return self._claim(request, settings, extends=lock is not None and settings.seconds > _ASKERS_LOCK)
+        return self._claim(request, settings, locked=lock is not None)
 
-    def _lock(self, request: Request, settings: LeaseSettings, ticket: str, asks_until: float) -> LockAnswer | None:
-        """What the gate says; None where it doesn't answer and need not. Who asks again finds its own lock."""
-        announced = ""
-        while True:
-            try:
-                seconds = min(settings.seconds, _ASKERS_LOCK)
-                return self.locks.acquire(request.job_name, request.owner, seconds, ticket)
-            except StoreUnavailable as error:
-                if settings.on_redis_down != "fail":
-                    log.warning("%s; Postgres decides alone (on_redis_down=%r)", error, settings.on_redis_down)
-                    return None
-                if self.clock() >= asks_until:
-                    self._leave_gate(request, error)
-                    raise
-                if announced != (announced := str(error)):
-                    log.info("%s; asking again", error)
-                self.locks.wait_for_release(request.job_name, _POLL_UNAVAILABLE)
-            except BaseException as error:  # told to stop, perhaps when the lock was set and only the reply not read
-                self._leave_gate(request, error)
-                raise
-
-    def _claim(self, request: Request, settings: LeaseSettings, *, extends: bool) -> Admission | None:
+    def _claim(self, request: Request, settings: LeaseSettings, *, locked: bool) -> Admission | None:
         sent_at = self.clock()
         verdict: Verdict = None
         try:
             verdict = self.statuses.claim(request, settings)
             if not isinstance(verdict, Claim):
                 # Nobody else is admitted by this: a waiter that woke for it, even the asker itself, would ask in vain.
-                self._unlock(request.job_name, request.owner, wake=False)
+                self._gate.leave(request.job_name, request.owner, wake=False)
                 return verdict
-            if extends:
-                self._extend_lock(request, settings)
+            if locked:
+                self._gate.stay(request, settings)
             confirmed = sent_at
             if self._is_late(confirmed, settings):  # the last of many requests, perhaps: Postgres may be quick again
                 confirmed = self.clock()
                 if not self.statuses.renew(verdict, settings.seconds):
-                    self._unlock(request.job_name, request.owner, wake=False)
+                    self._gate.leave(request.job_name, request.owner, wake=False)
                     return None
             if self._is_late(confirmed, settings):
                 raise StoreUnavailable(
@@ -270,35 +246,19 @@ class Guard:
         )
         return Admitted(lease, verdict.took_over)
 
-    def _extend_lock(self, request: Request, settings: LeaseSettings) -> None:
-        try:
-            self.locks.acquire(request.job_name, request.owner, settings.seconds)
-        except ExclusiveError as error:
-            log.info("the lock of %s ends before its lease, Postgres decides alone then: %s", request.job_name, error)
-
     def _is_late(self, sent_at: float, settings: LeaseSettings) -> bool:
         return self.clock() - sent_at > _TOO_LATE * settings.seconds
 
     def _withdraw(self, request: Request, error: BaseException) -> None:
         """Nobody knows what became of this owner's last request, or will become of it: it is to keep nobody out."""
         with undisturbed():
-            self._unlock(request.job_name, request.owner)
+            self._gate.leave(request.job_name, request.owner)
             if isinstance(error, ExclusiveError) and not isinstance(error, StoreUnavailable):
                 return  # then there is no claim
             try:
-                self.statuses.withdraw(request, _unheard(error))
+                self.statuses.withdraw(request, unheard(error))
             except ExclusiveError as unavailable:
                 log.info("what %s may have got lapses by itself: %s", request.job_name, unavailable)
-
-    def _leave_gate(self, request: Request, error: BaseException) -> None:
-        """There is no claim yet, but perhaps a lock; if that can't be given back, whoever meets it learns its owner."""
-        with undisturbed():
-            if self._unlock(request.job_name, request.owner, level=logging.INFO):
-                return
-            try:
-                self.statuses.refuse(request, "withdrawn", _unheard(error))
-            except ExclusiveError as unavailable:
-                log.info("could not note that %s isn't asked for any more: %s", request.job_name, unavailable)
 
     def _give_back(self, claim: Claim, error: BaseException) -> None:
         """Nobody will renew this claim: rather end it at once than let it lapse."""
@@ -307,7 +267,7 @@ class Guard:
             self.statuses.finish(claim, "failed", f"it could not begin: {error}", 0.0)
         except ExclusiveError as unavailable:
             log.warning("could not give back %s, it lapses by itself: %s", attempt.job_name, unavailable)
-        self._unlock(attempt.job_name, attempt.owner)
+        self._gate.leave(attempt.job_name, attempt.owner)
 
     @contextmanager
     def _transaction(self, request: Request, lease: Identity, conn: Any, step: str) -> Iterator[StepTransaction]:
@@ -328,7 +288,7 @@ class Guard:
                 lease.claim, outcome, error, hold, result=result, ttl=lease.settings.seconds
             )
         finally:
-            self._unlock(lease.job_name, lease.owner, max(0.0, started + hold - self.clock()))
+            self._gate.leave(lease.job_name, lease.owner, max(0.0, started + hold - self.clock()))
         if recorded != outcome:
             why = f"the attempt with token {lease.token} had already ended as {recorded or 'nothing known'}"
             self._record_stale(request, f"its result ({outcome}) is refused: {why}")
@@ -341,37 +301,10 @@ class Guard:
         except ExclusiveError as error:
             log.warning("could not record a stale write of %s %s: %s", request.job_name, request.run_key, error)
 
-    def _free_left_lock(self, job_name: str) -> None:
-        """Free a lock that belongs to no running attempt."""
-        try:
-            owner = self.locks.owner(job_name)
-        except StoreUnavailable as error:
-            log.warning("can't see whether %s is locked; a lock ends by itself: %s", job_name, error)
-            return
-        # Who runs is read after whose lock it is, for that attempt may have begun meanwhile.
-        runners = [job.owner for job in self.statuses.status(job_name) if job.status == "running"]
-        if owner and owner not in runners:
-            self._unlock(job_name, owner)
-
-    def _unlock(
-        self, job_name: str, owner: str, keep_for: float = 0.0, *, wake: bool = True, level: int = logging.WARNING
-    ) -> bool:
-        """Whether that is certain. What the truth has recorded stands, whatever becomes of the lock."""
-        try:
-            self.locks.release(job_name, owner, keep_for, wake=wake)
-        except ExclusiveError as error:
-            log.log(level, "could not give back the lock of %s, it ends by itself: %s", job_name, error)
-            return False
-        return True
-
     def _stand_by(self, busy: Busy, left: float) -> None:
         longest = _POLL_IN_PASSING if busy.reason == IN_PASSING else _POLL_AT_MOST
         pause = min(max(busy.retry_after, _POLL_AT_LEAST), longest, left)
         self.locks.wait_for_release(busy.job_name, pause)
-
-
-def _unheard(error: BaseException) -> str:
-    return f"asked and didn't hear the answer: {type(error).__name__}: {error}"
 
 
 def _asked_about(job_name: str, run_key: str | None) -> tuple[str, str | None]:
