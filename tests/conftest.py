@@ -29,6 +29,7 @@ from deploy.embedded.release import PROJECT  # noqa: E402
 from deploy.embedded.stack import Profile, Stack  # noqa: E402
 from deploy.embedded.valkey import EmbeddedValkey, ExternalRedis, RedisServer  # noqa: E402
 from tests.support.airflow_line import AIRFLOW  # noqa: E402
+from tests.support.databases import PassingDatabases  # noqa: E402
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
@@ -81,12 +82,18 @@ def redis_server(server_folder: Path) -> Iterator[RedisServer]:
         server.remove()
 
 
+@pytest.fixture(scope="session")
+def passing_databases(postgres_server: PostgresServer) -> Iterator[PassingDatabases]:
+    made = PassingDatabases(postgres_server)
+    yield made
+    made.close()
+
+
 @pytest.fixture
-def empty_database(postgres_server: PostgresServer) -> Iterator[str]:
+def empty_database(passing_databases: PassingDatabases) -> Iterator[str]:
     """DSN of a database with nothing in it, this test's own."""
-    name = f"exclusive_test_{uuid.uuid4().hex[:12]}"
-    yield postgres_server.create_database(name)
-    postgres_server.drop_database(name)
+    with passing_databases.made() as dsn:
+        yield dsn
 
 
 @pytest.fixture(scope="session")
@@ -101,11 +108,10 @@ def _template(postgres_server: PostgresServer) -> Iterator[str]:
 
 
 @pytest.fixture
-def database(postgres_server: PostgresServer, _template: str) -> Iterator[str]:
+def database(passing_databases: PassingDatabases, _template: str) -> Iterator[str]:
     """DSN of a database with the tables installed and empty, this test's own."""
-    name = f"exclusive_test_{uuid.uuid4().hex[:12]}"
-    yield postgres_server.create_database(name, template=_template)
-    postgres_server.drop_database(name)
+    with passing_databases.made(_template) as dsn:
+        yield dsn
 
 
 @pytest.fixture

@@ -23,6 +23,7 @@ from airflow_exclusive.inherited import InheritedLease
 from airflow_exclusive.stores.postgres import schema
 from deploy.embedded.postgres import EmbeddedPostgres, PostgresServer
 from include import checkpoints, flights, samples
+from tests.support.databases import PassingDatabases
 from tests.support.waiting import eventually
 
 TICK = "2013-01-02T00:00:00Z"
@@ -48,11 +49,10 @@ def loaded(postgres_server: PostgresServer) -> Iterator[str]:
 
 
 @pytest.fixture
-def warehouse(postgres_server: PostgresServer, loaded: str) -> Iterator[str]:
+def warehouse(passing_databases: PassingDatabases, loaded: str) -> Iterator[str]:
     """DSN of a database with the flights, this test's own."""
-    name = f"exclusive_flights_{uuid.uuid4().hex[:12]}"
-    yield postgres_server.create_database(name, template=loaded)
-    postgres_server.drop_database(name)
+    with passing_databases.made(loaded) as dsn:
+        yield dsn
 
 
 def lease(token: int = 1, run_key: str = TICK) -> InheritedLease:
