@@ -46,7 +46,8 @@ class NodeClock(SetClock):
 
 def python(*arguments: str) -> str:
     """What a process on the node prints."""
-    env = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
+    paths = [*sys.path, os.environ.get("PYTHONPATH", "")]
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in paths if path)}
     command = [sys.executable, *arguments]
     return subprocess.run(command, env=env, capture_output=True, text=True, check=True).stdout
 

@@ -22,7 +22,7 @@ def start(module: str, *arguments: str, stderr: int | None = None) -> subprocess
         stdout=subprocess.PIPE,
         stderr=stderr,
         text=True,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(_PATH)},
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([*_PATH, os.environ.get("PYTHONPATH", "")])},
         start_new_session=True,
     )
 

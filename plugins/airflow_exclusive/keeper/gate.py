@@ -47,6 +47,14 @@ class Gate:
         self._address = Address.parse(url)
         self._connection: Any = None
 
+    def load(self) -> None:
+        """Load what a request needs, without making one."""
+        lua("acquire")
+        if self._address.kind:
+            import redis  # noqa: F401
+        else:
+            _redis_connection()
+
     def renew(self, ttl: float) -> bool:
         """Keep the lock, or put it back if Redis lost it and nobody has it. False: somebody else has it."""
         return bool(self._eval("acquire", [lock_key(self._job_name)], [self._owner, milliseconds(ttl)])[0])

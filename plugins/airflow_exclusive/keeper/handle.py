@@ -38,6 +38,8 @@ _KILLED = 137
 _HUNG_AFTER = 0.2
 """Part of the ttl: three times what a keeper sleeps at most, and early enough for another one to renew in time."""
 _HUNG_AFTER_AT_LEAST = 1.0
+_HUNG_AFTER_LOADING = 0.4
+"""The same in the first half of a lease: to load the drivers may hold up all else that a keeper does."""
 
 
 @dataclass(frozen=True)
@@ -74,6 +76,7 @@ class KeeperHandle:
         self._stopping = threading.Event()
         self._replacing = threading.Lock()
         self._told = False
+        self._confirmed_before = sent_at
         try:
             self._process = self._spawn()
             self._start_watching()
@@ -165,7 +168,11 @@ class KeeperHandle:
                     continue
                 if (entry.lost is not None or self.trusted_for <= 0) and self._order.on_lease_lost != "stop":
                     return
-                self._replace(entry)
+                try:
+                    self._replace(entry)
+                except Exception as error:  # whatever it is: without this watch nobody would end the job in time
+                    log.warning("can't start another keeper of %s, trying again: %s", self._order.job_name, error)
+                    continue
                 turns, silent = 0, 0.0
 
     def _end_job_in_time(self) -> None:
@@ -185,7 +192,9 @@ class KeeperHandle:
 
     def _patience(self, entry: Entry) -> float:
         """Seconds that a keeper may give no sign of life."""
-        return max(_HUNG_AFTER * self._order.ttl, _HUNG_AFTER_AT_LEAST if entry.ready else _STARTS_WITHIN)
+        loads = entry.confirmed == self._confirmed_before and clock() < entry.confirmed + self._order.ttl / 2
+        part = _HUNG_AFTER_LOADING if loads else _HUNG_AFTER
+        return max(part * self._order.ttl, _HUNG_AFTER_AT_LEAST if entry.ready else _STARTS_WITHIN)
 
     def _replace(self, entry: Entry) -> None:
         old = self._process
@@ -196,11 +205,8 @@ class KeeperHandle:
         with suppress(subprocess.TimeoutExpired):
             old.wait(_DIES_WITHIN)
         self._page.write(replace(entry, turns=0))
-        try:
-            self._process = self._spawn()
-        except OSError as error:
-            log.warning("can't start another keeper of %s, trying again: %s", self._order.job_name, error)
-            return
+        self._confirmed_before = entry.confirmed
+        self._process = self._spawn()
         with suppress(OSError):
             old.stdin.close()  # type: ignore[union-attr]
 

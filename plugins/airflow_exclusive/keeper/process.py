@@ -8,6 +8,7 @@ import queue
 import select
 import signal
 import sys
+import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -24,7 +25,10 @@ from airflow_exclusive.keeper.renewal import Renewal, Renewed
 from airflow_exclusive.keeper.watched_job import WatchedJob
 from airflow_exclusive.node import clock
 from airflow_exclusive.stores.postgres.database import Database
+from airflow_exclusive.stores.postgres.statements import statement
 
+_LOAD_AT = 1 / 6
+"""Of the ttl: drivers take half a second of a processor, more on a busy node. A job that is done by then needs none."""
 _LOOK_EVERY = 0.25
 _STOP_WAITS = 1.0
 _CLOSE_WITHIN = 1.0
@@ -52,6 +56,7 @@ class KeeperProcess:
         self._terminated = False
         self._orders_open = True
         self._stop_told = False
+        self._loading: threading.Thread | None = None
         self._truth = Renewal(self._make_truth_beat, self._post, patience=order.ttl / 4)
         self._gate = Renewal(self._make_gate_beat, lambda _: None, patience=order.ttl / 4)
 
@@ -77,6 +82,9 @@ class KeeperProcess:
             self._renew()
             return True
         if action is Action.WAIT:
+            if self._loading is None and self.order.renew and self._age() > _LOAD_AT * self.order.ttl:
+                self._loading = threading.Thread(target=self._load, daemon=True)
+                self._loading.start()
             return True
         if self.window.lost is None and self._only_late():
             self._renew()
@@ -110,6 +118,14 @@ class KeeperProcess:
         elif now >= self._retry_at:
             self._retry_at = now + self.window.retry_every
             self._truth.begin()
+
+    def _load(self) -> None:
+        """Load what the first renewal needs, before it is due. What fails here fails there again, and is told."""
+        with suppress(Exception):
+            import airflow_exclusive.stores.postgres.connection  # noqa: F401
+
+            statement("renew", self.order.schema)
+            self._new_gate().load()
 
     def _take_results(self) -> None:
         while not self._results.empty():
