@@ -8,11 +8,9 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -24,6 +22,7 @@ from airflow_exclusive.core.lease import Lease
 from airflow_exclusive.core.settings import LeaseSettings
 from airflow_exclusive.guard import JobGuard
 from airflow_exclusive.keeper import handle
+from tests.support import parent_job
 
 guards: list[JobGuard] = []
 _ADD = "INSERT INTO effect (token) VALUES (%(token)s)"
@@ -49,14 +48,7 @@ def write(lease: Lease, dsn: str, then_die: bool = False) -> str:
 
 
 def hold_the_gil(lease: Lease, seconds: float) -> float:
-    """Stay in one C call, that gives nobody else the GIL, for at least so long; twice as long as the one before."""
-    took, length = 0.0, 18
-    while took < seconds:
-        began = time.monotonic()
-        re.match("(a+)+b", "a" * length)
-        took = time.monotonic() - began
-        length += 1
-    return took
+    return parent_job.hold_the_gil(seconds)
 
 
 def fork(lease: Lease) -> int:
