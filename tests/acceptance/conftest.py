@@ -128,38 +128,44 @@ class Meeting:
         assert len(self.effects()) == expected
         self._assert_next_tick_gets_through()
 
-    def assert_done_once(self) -> None:
-        """The same, however many attempts failed before the one that succeeded, at work or before they came to it."""
+    def assert_done_once(self, *, replaced_once: bool = True) -> None:
+        """The same, however many attempts failed before the one that succeeded, at work or before they came to it.
+
+        replaced_once: see `second_waits_until_thawed`.
+        """
         assert self.wait_for("success", "failed")["state"] == "success"
         assert self.ended() == "success"
         *before, last = self.outcomes()
         assert last == "success"
         assert set(before) <= {"failed"}
         assert len(self.effects()) == 1
-        self._assert_next_tick_gets_through()
+        self._assert_next_tick_gets_through(at_first_try=replaced_once)
 
-    def _assert_next_tick_gets_through(self) -> None:
+    def _assert_next_tick_gets_through(self, *, at_first_try: bool = True) -> None:
         attempts = len(worked(self.folder))
         after = self.next_tick()
         after.go()
-        after.wait_for("success")
-        assert after.tries() == ["success"]
-        assert_no_overlap(self.folder, attempts=attempts + 1)
+        after.wait_for("success", "failed")
+        *before, last = after.tries()
+        assert last == "success"
+        if at_first_try:
+            assert not before
+        assert_no_overlap(self.folder, attempts=len(worked(self.folder)) if before else attempts + 1)
 
     def ended(self) -> str:
         """The state in which the run has ended."""
         return self.api.wait_for_run(self.dag_id, self.run_id, timeout=PATIENCE)
 
     def second_waits(self, first: dict[str, Any]) -> None:
-        """Airflow has begun a second try, which waits for the end of the first."""
-        eventually(lambda: self.asked_for_log(2).count("own attempt"), timeout=PATIENCE)
+        """Airflow has begun a second try, or yet another one, which waits for the end of the first."""
+        eventually(lambda: "own attempt" in self._later_logs(), timeout=PATIENCE)
         assert works(first["pid"])
         assert len(self.started()) == 1
 
     def second_comes(self) -> None:
         """Airflow has begun a second try: it waits for the end of the first, or works already."""
         eventually(
-            lambda: "own attempt" in self.asked_for_log(2) or len(self._notes("started")) > 1,
+            lambda: "own attempt" in self._later_logs() or len(self._notes("started")) > 1,
             timeout=PATIENCE,
         )
 
@@ -172,20 +178,29 @@ class Meeting:
         assert self.tries() == ["failed", "success"]
         assert self.ended() == "success"
 
-    def second_waits_until_thawed(self, first: dict[str, Any]) -> None:
-        """The same, the first one's supervisor being frozen; awake, it hears that its task was replaced."""
+    def second_waits_until_thawed(self, first: dict[str, Any], *, replaced_once: bool = True) -> None:
+        """The same, the first one's supervisor being frozen; awake, it hears that its task was replaced.
+
+        replaced_once: whether Airflow has no reason to put a third try in the place of the second.
+        """
         self.second_waits(first)
         thaw(first["supervisor"])
-        if AIRFLOW.ends_replaced_tasks:
-            self.second_follows(first)
-            self.assert_in_order("failed", "success")
-        else:
+        if not AIRFLOW.ends_replaced_tasks:
             self.go()
             self.wait_for("success")
             assert self.finished() == ["1"]
             assert self.ended() == "success"
-            assert "success without running again" in self.log(2)
+            assert "success without running again" in self._later_logs()
             self.assert_in_order("success")
+        elif replaced_once:
+            self.second_follows(first)
+            self.assert_in_order("failed", "success")
+        else:
+            self.note(2)
+            assert not works(first["pid"])
+            self.go()
+            self.assert_done_once(replaced_once=False)
+            assert "1" not in self.finished(), "the first was ended, at work"
 
     def wait_until_confirmed(self, try_number: int) -> None:
         """Until the ledger knows that Airflow has shown the success.
@@ -205,6 +220,11 @@ class Meeting:
             return self.log(try_number)
         except httpx.HTTPStatusError:
             return ""
+
+    def _later_logs(self) -> str:
+        """Of the tries after the first."""
+        numbers = (one["try_number"] for one in self.api.tries(self.dag_id, self.run_id, "work"))
+        return "\n".join(self.asked_for_log(number) for number in numbers if number > 1)
 
     def tell(self) -> str:
         """All that is known of it, for whoever has to find out what went wrong."""

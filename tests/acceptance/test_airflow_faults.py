@@ -22,7 +22,7 @@ from deploy.embedded.airflow import AirflowDeployment
 from deploy.embedded.process import kill_all
 from deploy.embedded.release import AIRFLOW_2
 from deploy.embedded.stack import Stack
-from tests.acceptance.conftest import PATIENCE, Meetings, keeper_of, scheduler_with, works
+from tests.acceptance.conftest import PATIENCE, Meeting, Meetings, keeper_of, scheduler_with, works
 from tests.support.airflow_line import AIRFLOW
 from tests.support.jobs import freeze, thaw
 from tests.support.waiting import eventually
@@ -33,7 +33,15 @@ _HASTY = {
     "AIRFLOW__SCHEDULER__ORPHANED_TASKS_CHECK_INTERVAL": "1",
     **AIRFLOW.patient,
 }
-"""A scheduler that gives up on another, or on itself, within seconds instead of minutes."""
+"""A scheduler that gives up on another, or on itself, within seconds instead of minutes.
+
+On itself it may then do so more often than a test asks for. What it writes down as its last heartbeat is the one before
+that, and it looks for dead schedulers every second: wherever two turns of its loop take longer than `_STALE_AFTER`, as
+on a busy machine when it starts workers, it finds its own job dead and puts a third try in the place of the second, at
+any moment of that one's life. A second try that has done the work, but is replaced before it can say so, is "failed"
+for Airflow, and the third finds the tick done. How many tries there are is therefore Airflow's affair; ours is that
+the work is done once, that no two tries are at it together, and that the task ends as a success.
+"""
 
 _PAUSES = 3
 _LOOKS = "Adopting or resetting orphaned tasks"
@@ -184,13 +192,12 @@ def test_a_restarted_scheduler_does_not_start_a_running_task_twice(
         _kill_outside_of_a_transaction(hasty_scheduler, airflow_stack)
         hasty_scheduler.start("scheduler", env=_HASTY)
         if task == FROZEN:
-            case.second_waits_until_thawed(first)
-            # Airflow 2 keeps no note of a try that it resets.
-            assert case.tries() == (["success"] if AIRFLOW.release is AIRFLOW_2 else ["failed", "success"])
+            case.second_waits_until_thawed(first, replaced_once=False)
+            _assert_replaced_tries_failed(case)
         else:
             case.second_comes()
             case.go()
-            case.assert_done_once()
+            case.assert_done_once(replaced_once=False)
     finally:
         kill_all(left_behind)
 
@@ -211,11 +218,19 @@ def test_a_scheduler_that_stood_still_does_not_start_its_own_task_twice(
     # Only a pause in the middle of such a look goes unseen: then once more.
     assert any(_reset_by_a_pause(hasty_scheduler, airflow_stack.metadata_dsn) for _ in range(_PAUSES))
     if task == FROZEN:
-        case.second_waits_until_thawed(first)
+        case.second_waits_until_thawed(first, replaced_once=False)
+        _assert_replaced_tries_failed(case)
     else:
         case.second_comes()
         case.go()
-        case.assert_done_once()
+        case.assert_done_once(replaced_once=False)
+
+
+def _assert_replaced_tries_failed(case: Meeting) -> None:
+    """As Airflow shows them; the last try is the success."""
+    *replaced, last = case.tries()
+    assert last == "success"
+    assert set(replaced) == (set() if AIRFLOW.release is AIRFLOW_2 else {"failed"})  # 2 keeps no note of such a try
 
 
 def _kill_outside_of_a_transaction(airflow: AirflowDeployment, stack: Stack) -> None:

@@ -10,7 +10,7 @@ import pytest
 from tests.acceptance.conftest import PATIENCE, Meetings, lose_node, works
 from tests.support.waiting import eventually, stays
 
-TTL = 6
+TTL = 10
 AIRFLOWS_OWN = 30
 """Seconds, more than Airflow takes to start a task that it was told to start."""
 
@@ -47,7 +47,7 @@ def test_a_waiter_gets_its_turn_and_waits_until_then(meetings: Meetings, waiter:
     runner.note()
     standby = runner.beside(waiter)
     standby.wait_for(state)
-    assert stays(lambda: len(runner.outcomes()) == 1, 2 * TTL)
+    assert stays(lambda: len(runner.outcomes()) == 1, 1.2 * TTL)
 
     runner.go()
     standby.wait_for("success")

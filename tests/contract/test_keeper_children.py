@@ -30,6 +30,9 @@ from tests.support.waiting import eventually, stays
 
 TTL = 6.0
 
+PATIENCE = 45.0
+"""Seconds until an event that must come is given up on."""
+
 Start = Callable[..., "subprocess.Popen[str]"]
 
 
@@ -100,7 +103,7 @@ def heartbeat(guard: JobGuard) -> float:
 
 def pids(folder: Path) -> dict[str, int]:
     """Kind -> pid of the children, once all of them work."""
-    eventually(lambda: all((folder / kind).exists() for kind in CHILDREN), timeout=30)
+    eventually(lambda: all((folder / kind).exists() for kind in CHILDREN), timeout=PATIENCE)
     return {kind: int((folder / kind).read_text()) for kind in CHILDREN}
 
 
@@ -114,7 +117,7 @@ def test_nothing_that_a_killed_job_started_works_on(start: Start, guard: JobGuar
     assert still_there(children) == list(CHILDREN)
 
     os.kill(job.pid, signal.SIGKILL)
-    eventually(lambda: outcomes(guard) == ["failed"])
+    eventually(lambda: outcomes(guard) == ["failed"], PATIENCE)
 
     assert still_there(children) == [], "none of them outlived the attempt"
     run_next_tick(guard)
@@ -123,14 +126,14 @@ def test_nothing_that_a_killed_job_started_works_on(start: Start, guard: JobGuar
 def test_nothing_that_a_frozen_job_started_works_on_when_its_lease_lapses(
     start: Start, guard: JobGuard, tmp_path: Path
 ) -> None:
-    job = start(*CHILDREN, ttl=3)
+    job = start(*CHILDREN, ttl=1.5 * TTL)
     children = pids(tmp_path / JOB)
 
     freeze(job.pid)
-    eventually(lambda: outcomes(guard) == ["failed"])
+    eventually(lambda: outcomes(guard) == ["failed"], PATIENCE)
 
     assert still_there(children) == []
-    assert job.wait(5) == -signal.SIGKILL
+    assert job.wait(PATIENCE) == -signal.SIGKILL
     run_next_tick(guard)
 
 
@@ -139,7 +142,7 @@ def test_the_children_of_another_job_are_left_alone(start: Start, guard: JobGuar
     children, others = pids(tmp_path / JOB), pids(tmp_path / "other")
 
     os.kill(job.pid, signal.SIGKILL)
-    eventually(lambda: outcomes(guard) == ["failed"])
+    eventually(lambda: outcomes(guard) == ["failed"], PATIENCE)
 
     assert still_there(children) == []
     assert still_there(others) == list(CHILDREN)
@@ -153,7 +156,7 @@ def test_c_code_that_holds_the_gil_for_15_s_keeps_its_lease_of_6_s(start: Start,
 
     assert job.stdout is not None
     assert float(job.stdout.readline()) >= 15, "no other thread got the GIL meanwhile"
-    assert job.wait(10) == 0
+    assert job.wait(PATIENCE) == 0
     assert outcomes(guard) == ["success"]
 
 
@@ -171,12 +174,12 @@ def hidden_proc() -> tuple[str, ...]:
 def test_a_job_without_proc_is_kept_and_its_death_is_noticed(
     start: Start, guard: JobGuard, hidden_proc: tuple[str, ...]
 ) -> None:
-    job = start(prefix=hidden_proc, ttl=2)
-    eventually(lambda: heartbeat(guard) > 3)
+    job = start(prefix=hidden_proc, ttl=TTL)
+    eventually(lambda: heartbeat(guard) > TTL, PATIENCE)
     assert isinstance(guard.peek(JOB, run_key=NEXT_TICK), Busy)
 
     os.kill(job.pid, signal.SIGKILL)
-    eventually(lambda: outcomes(guard) == ["failed"], 2)
+    eventually(lambda: outcomes(guard) == ["failed"], PATIENCE)
     run_next_tick(guard)
 
 
@@ -193,8 +196,8 @@ def container() -> tuple[str, ...]:
 def test_the_first_process_of_a_container_ends_with_its_lease(
     start: Start, guard: JobGuard, container: tuple[str, ...]
 ) -> None:
-    job = start(prefix=container, max_run_time=1)
-    eventually(lambda: job.poll() is not None, TTL)
+    job = start(prefix=container, max_run_time=1, ttl=2 * TTL)
+    eventually(lambda: job.poll() is not None, PATIENCE)
     assert job.poll() == 137
     assert not guard.status(JOB)[0].lapsed
 

@@ -78,17 +78,18 @@ def test_jobs_are_spread_over_the_masters_and_all_keys_of_one_are_on_the_same(
 def test_a_run_with_renewals_survives_a_restart_of_its_master(
     cluster: RedisCluster, redis_url: str, database: str
 ) -> None:
-    home = cluster.home(lock_key(ledger.JOB))
+    home, beside = cluster.home(lock_key(ledger.JOB)), f"{lock_key(ledger.JOB)} of nobody"
     truth = Truth(redis_url, database)
-    node = Node(redis_url, database, ttl=4)
+    node = Node(redis_url, database, ttl=8)
 
     def restart(lease: object) -> None:
         truth.wait_for_renewals(1)
+        home.client.set(beside, "kept")
         home.kill()
         home.start()
         cluster.wait()
-        assert home.client.get(lock_key(ledger.JOB)) is None  # nothing was kept
-        eventually(lambda: home.client.get(lock_key(ledger.JOB)) is not None)
+        assert home.client.get(beside) is None  # nothing was kept
+        eventually(lambda: home.client.get(lock_key(ledger.JOB)) is not None, 60)
 
     node.before = restart
     node.run()

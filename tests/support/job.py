@@ -8,11 +8,9 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -24,6 +22,7 @@ from airflow_exclusive.core.lease import Lease
 from airflow_exclusive.core.settings import LeaseSettings
 from airflow_exclusive.guard import JobGuard
 from airflow_exclusive.keeper import handle
+from tests.support import parent_job
 
 guards: list[JobGuard] = []
 _ADD = "INSERT INTO effect (token) VALUES (%(token)s)"
@@ -49,14 +48,7 @@ def write(lease: Lease, dsn: str, then_die: bool = False) -> str:
 
 
 def hold_the_gil(lease: Lease, seconds: float) -> float:
-    """Stay in one C call, that gives nobody else the GIL, for at least so long; twice as long as the one before."""
-    took, length = 0.0, 18
-    while took < seconds:
-        began = time.monotonic()
-        re.match("(a+)+b", "a" * length)
-        took = time.monotonic() - began
-        length += 1
-    return took
+    return parent_job.hold_the_gil(seconds)
 
 
 def fork(lease: Lease) -> int:
@@ -79,9 +71,9 @@ def keeper(lease: Lease) -> int:
     return int(lease._keeper.pid)  # type: ignore[attr-defined]
 
 
-def lose_the_package(lease: Lease) -> None:
+def lose_the_package(lease: Lease, *, boot: str = "raise SystemExit(1)") -> None:
     """From now on no keeper can be started any more, as in the middle of an upgrade."""
-    handle._BOOT = "raise SystemExit(1)"
+    handle._BOOT = boot
 
 
 def fork_and_leave(lease: Lease) -> list[str]:

@@ -6,7 +6,6 @@ from pathlib import Path
 
 from tests.support.servers import not_installed
 
-
 _REAL_SLEEP = Path(__file__).parent / "real_sleep"
 
 

@@ -33,6 +33,7 @@ _DIES_WITHIN = 1.0
 _STARTS_WITHIN = 10.0
 _LAST_MOMENT = 0.05
 """Part of the ttl."""
+_SHORTEST_LOOK = 0.05
 _INIT = 1
 _KILLED = 137
 _HUNG_AFTER = 0.2
@@ -153,14 +154,16 @@ class KeeperHandle:
         but has no reason to find it hung.
         """
         look_every = min(max(0.2, self._order.ttl / 15), 1.0)
-        turns, silent = 0, 0.0
-        while not self._stopping.wait(look_every):
+        turns, silent, pause = 0, 0.0, look_every
+        while not self._stopping.wait(pause):
             with self._replacing:
                 if self._stopping.is_set():
                     return
                 entry = self._page.read()
-                silent = silent + look_every if entry.turns == turns else 0.0
+                silent = silent + pause if entry.turns == turns else 0.0
                 turns = entry.turns
+                # A job that has to be ended here is ended in time, not at the look after that.
+                pause = min(look_every, max(_SHORTEST_LOOK, self._window().next_change(clock())))
                 dead = self._process.poll() is not None
                 if self._order.on_lease_lost == "stop" and (dead or os.getpid() == _INIT):
                     self._end_job_in_time()

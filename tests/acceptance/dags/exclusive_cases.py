@@ -20,7 +20,8 @@ from tests.support.meeting import begin, meet
 START = datetime(2026, 1, 1, tzinfo=timezone.utc)
 MEGABYTE = 1 << 20
 TIMEOUT = timedelta(seconds=4)
-QUICK: dict[str, Any] = {"lock_ttl": 6, "retries": 3, "retry_delay": timedelta(seconds=1)}
+QUICK: dict[str, Any] = {"lock_ttl": 10, "retries": 3, "retry_delay": timedelta(seconds=1)}
+"""A lease that lapses soon, for those who wait for that, and yet leaves a keeper time to start on a busy machine."""
 LONG_LEASE = timedelta(minutes=10)
 """No test waits until such a lease has lapsed: who gets the job gets it because it was given back."""
 

@@ -14,7 +14,7 @@ START = datetime(2026, 1, 1, tzinfo=timezone.utc)
 JOB = "{{ dag_run.conf['job'] }}"
 
 
-@exclusive_task(job_name=JOB, on_busy="wait", lock_ttl=6, retries=3, retry_delay=timedelta(seconds=1))
+@exclusive_task(job_name=JOB, on_busy="wait", lock_ttl=10, retries=3, retry_delay=timedelta(seconds=1))
 def work(folder: str, lease: Any) -> str:
     return meet(folder, lease)
 
