@@ -194,6 +194,17 @@ def test_clearing_a_task_that_does_not_listen_ends_its_work_before_the_next_begi
     case.assert_in_order("failed", "success", effects=0 if what == "guarded_bash" else 1)
 
 
+def test_sigterm_in_the_middle_of_a_question_to_airflow_ends_the_work(meetings: Meetings) -> None:
+    """Who asks Airflow in its signal handler then waits for ever for a lock that the interrupted code has."""
+    case = meetings.run("guarded_that_asks_airflow")
+    first = case.note()
+
+    os.kill(first["pid"], signal.SIGTERM)
+
+    case.second_follows(first)
+    case.assert_in_order("failed", "success")
+
+
 def test_sigterm_of_the_task_ends_a_command_that_ignores_it(meetings: Meetings) -> None:
     case = meetings.run("guarded_bash")
     (script,) = [int(path.read_text()) for path in case.started()]

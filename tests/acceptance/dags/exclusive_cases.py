@@ -11,7 +11,7 @@ from itertools import repeat
 from pathlib import Path
 from typing import Any
 
-from airflow.providers.common.compat.sdk import dag, task
+from airflow.providers.common.compat.sdk import Variable, dag, task
 
 from airflow_exclusive import ExclusiveBashOperator, exclusive_task
 from tests.support.diary import Diary
@@ -138,6 +138,22 @@ def guarded_in_c_code() -> None:
     stay_in_c_code_once.override(task_id="work")("{{ dag_run.conf['folder'] }}")
 
 
+@exclusive_task(job_name="{{ dag_run.conf['job'] }}", **QUICK)
+def keep_asking_airflow_once(folder: str, lease: Any) -> str:
+    """Whenever a signal comes, an answer of Airflow's is being waited for."""
+    if lease.token == 1:
+        diary = begin(folder, lease)
+        while True:
+            Variable.get("nothing has this name", None)
+            diary.beat()
+    return meet(folder, lease)
+
+
+@dag(schedule=None, start_date=START, catchup=False)
+def guarded_that_asks_airflow() -> None:
+    keep_asking_airflow_once.override(task_id="work")("{{ dag_run.conf['folder'] }}")
+
+
 @dag(schedule=None, start_date=START, catchup=False)
 def guarded_on_small_disk() -> None:
     work.override(postgres_conn_id="small_disk")("{{ dag_run.conf['folder'] }}")
@@ -187,6 +203,7 @@ guarded_fork_with_timeout()
 guarded_without_memory()
 guarded_that_swallows_exceptions()
 guarded_in_c_code()
+guarded_that_asks_airflow()
 guarded_on_small_disk()
 guarded_bash()
 guarded_bash_with_long_lease()
