@@ -14,7 +14,10 @@ class Line:
     tested: Release
     """The same with every process that Airflow has."""
     impatient: Mapping[str, str]
-    """Settings: Airflow waits five minutes until it believes that a task has died, the tests haven't that much time."""
+    """Settings: Airflow waits five minutes until it believes that a task has died, the tests haven't that much time.
+
+    They don't change their DAG files either: to read those again every few seconds takes a third of a processor.
+    """
     patient: Mapping[str, str]
     """Settings: Airflow believes for long enough that a silent task lives."""
     ends_replaced_tasks: bool
@@ -33,6 +36,7 @@ LINES = (
             # yet, and whichever try is the current one by then is failed for that: longer than the processor takes.
             "AIRFLOW__SCHEDULER__ZOMBIE_DETECTION_INTERVAL": "6",
             "AIRFLOW__SCHEDULER__JOB_HEARTBEAT_SEC": "2",
+            "AIRFLOW__SCHEDULER__MIN_FILE_PROCESS_INTERVAL": "300",
             "AIRFLOW__CORE__KILLED_TASK_CLEANUP_TIME": "5",  # seconds until SIGKILL, as with Airflow 3
         },
         patient={"AIRFLOW__SCHEDULER__SCHEDULER_ZOMBIE_TASK_THRESHOLD": "120"},
@@ -46,6 +50,7 @@ LINES = (
             "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT": "12",
             "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT_DETECTION_INTERVAL": "2",
             "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_SEC": "2",
+            "AIRFLOW__DAG_PROCESSOR__MIN_FILE_PROCESS_INTERVAL": "300",
         },
         patient={"AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT": "120"},
         ends_replaced_tasks=True,
