@@ -86,16 +86,16 @@ def redis_server(server_folder: Path) -> Iterator[RedisServer]:
 
 
 @pytest.fixture(scope="session")
-def passing_databases(postgres_server: PostgresServer) -> Iterator[PassingDatabases]:
-    made = PassingDatabases(postgres_server)
+def passing_databases() -> Iterator[PassingDatabases]:
+    made = PassingDatabases()
     yield made
     made.close()
 
 
 @pytest.fixture
-def empty_database(passing_databases: PassingDatabases) -> Iterator[str]:
+def empty_database(postgres_server: PostgresServer, passing_databases: PassingDatabases) -> Iterator[str]:
     """DSN of a database with nothing in it, this test's own."""
-    with passing_databases.made() as dsn:
+    with passing_databases.made(postgres_server) as dsn:
         yield dsn
 
 
@@ -111,9 +111,9 @@ def _template(postgres_server: PostgresServer) -> Iterator[str]:
 
 
 @pytest.fixture
-def database(passing_databases: PassingDatabases, _template: str) -> Iterator[str]:
+def database(postgres_server: PostgresServer, passing_databases: PassingDatabases, _template: str) -> Iterator[str]:
     """DSN of a database with the tables installed and empty, this test's own."""
-    with passing_databases.made(_template) as dsn:
+    with passing_databases.made(postgres_server, _template) as dsn:
         yield dsn
 
 

@@ -49,9 +49,9 @@ def loaded(postgres_server: PostgresServer) -> Iterator[str]:
 
 
 @pytest.fixture
-def warehouse(passing_databases: PassingDatabases, loaded: str) -> Iterator[str]:
+def warehouse(postgres_server: PostgresServer, passing_databases: PassingDatabases, loaded: str) -> Iterator[str]:
     """DSN of a database with the flights, this test's own."""
-    with passing_databases.made(loaded) as dsn:
+    with passing_databases.made(postgres_server, loaded) as dsn:
         yield dsn
 
 

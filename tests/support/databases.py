@@ -4,30 +4,33 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+
+import psycopg
 
 from deploy.embedded.postgres import PostgresServer
 
 
 class PassingDatabases:
-    """Databases of one test each. One is dropped when the next is left: while a connection to it is just ending, the
-    server would sleep for 0.1 s first."""
+    """Databases of one test each, on any server. One is dropped when the next is left: while a connection to it is just
+    ending, the server would sleep for 0.1 s first."""
 
-    def __init__(self, server: PostgresServer) -> None:
-        self._server = server
-        self._left: list[str] = []
+    def __init__(self) -> None:
+        self._left: list[tuple[PostgresServer, str]] = []
 
     @contextmanager
-    def made(self, template: str | None = None) -> Iterator[str]:
+    def made(self, server: PostgresServer, template: str | None = None) -> Iterator[str]:
         """DSN of a new one."""
         name = f"exclusive_test_{uuid.uuid4().hex[:12]}"
-        yield self._server.create_database(name, template=template)
-        self._left.append(name)
-        self._drop(but=1)
+        yield server.create_database(name, template=template)
+        self._drop_left()
+        self._left.append((server, name))
 
     def close(self) -> None:
-        self._drop(but=0)
+        with suppress(psycopg.OperationalError):  # it may have gone with its server
+            self._drop_left()
 
-    def _drop(self, *, but: int) -> None:
-        while len(self._left) > but:
-            self._server.drop_database(self._left.pop(0))
+    def _drop_left(self) -> None:
+        while self._left:
+            server, name = self._left.pop()
+            server.drop_database(name)
