@@ -31,9 +31,6 @@ from deploy.embedded.valkey import EmbeddedValkey, ExternalRedis, RedisServer  #
 from tests.support.airflow_line import AIRFLOW  # noqa: E402
 from tests.support.databases import PassingDatabases  # noqa: E402
 
-_WITH_AIRFLOW_AT_WORK = ("tests/acceptance/", "tests/airflow/test_dag_test.py", "tests/deploy/test_embedded.py")
-"""Tests that ask for `airflow_stack`."""
-
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
     """Where two processes share the tests, one of them gets those around the one Airflow, the other the rest."""
@@ -42,7 +39,8 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
     class ByServers(LoadScopeScheduling):
         def _split_scope(self, nodeid: str) -> str:
             file = nodeid.split("::")[0]
-            return "airflow" if file.startswith(_WITH_AIRFLOW_AT_WORK) else file
+            # The largest share is begun first: with fewer tests in it, this would be begun last and waited for alone.
+            return "airflow" if file.startswith(("tests/acceptance/", "tests/airflow/", "tests/deploy/")) else file
 
     return ByServers(config, log)
 
