@@ -9,10 +9,10 @@ from contextlib import suppress
 from typing import Any
 
 import pytest
-from airflow.providers.common.compat.sdk import DAG, AirflowException, BaseOperator
+from airflow.providers.common.compat.sdk import DAG, BaseOperator
 
 from airflow_exclusive import exclusive
-from airflow_exclusive.airflow.compat import AirflowTaskTimeout
+from airflow_exclusive.airflow.compat import AirflowTaskTimeout, TaskStopped
 from airflow_exclusive.airflow.mixin import ExclusiveMixin
 from tests.airflow.context import context_of
 from tests.support.fakes import World
@@ -72,7 +72,7 @@ def played(world: World, **settings: Any) -> tuple[Any, BaseException]:
 
 
 @pytest.mark.usefixtures("ended_work")
-@pytest.mark.parametrize(("ends_by", "error"), [("timeout", AirflowTaskTimeout), ("SIGTERM", AirflowException)])
+@pytest.mark.parametrize(("ends_by", "error"), [("timeout", AirflowTaskTimeout), ("SIGTERM", TaskStopped)])
 def test_a_remote_job_is_cancelled_before_the_lease_is_given_back(
     admitting: World, ends_by: str, error: type[BaseException]
 ) -> None:
@@ -106,7 +106,7 @@ class Stubborn(RemoteJob):
     """Catches what it is stopped by."""
 
     def execute(self, context: Any) -> None:
-        with suppress(AirflowException):
+        with suppress(TaskStopped):
             signal.raise_signal(signal.SIGTERM)
         self.world.calls("goes on")
 

@@ -9,11 +9,12 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from airflow.providers.common.compat.sdk import DAG, AirflowException
+from airflow.providers.common.compat.sdk import DAG
 from airflow.providers.standard.operators.bash import BashOperator
 
 from airflow_exclusive import ExclusivePythonOperator, exclusive
 from airflow_exclusive.airflow import mixin
+from airflow_exclusive.airflow.compat import TaskStopped
 from airflow_exclusive.core.errors import InvalidSetting
 from deploy.embedded.release import AIRFLOW_2
 from tests.airflow.context import context_of
@@ -94,10 +95,10 @@ def test_a_task_that_is_told_to_stop_while_it_asks_airflow_ends_without_asking_a
 ) -> None:
     with DAG("any", schedule=None):
         asking = task()
-    with pytest.raises(AirflowException, match="stopped by SIGTERM"):
+    with pytest.raises(TaskStopped, match="stopped by SIGTERM"):
         execute(asking)
     assert line.asked == ["GetXCom"]
-    assert admitting.statuses.finished == [("failed", "AirflowException: stopped by SIGTERM", 0.0)]
+    assert admitting.statuses.finished == [("failed", "TaskStopped: stopped by SIGTERM", 0.0)]
     assert admitting.locks.holder is None
 
 
@@ -133,7 +134,7 @@ def test_a_task_that_is_told_to_stop_while_it_logs_ends(
     monkeypatch.setattr(mixin, "_ON_KILL_WITHIN", 0.1)
     with DAG("any", schedule=None):
         task = exclusive(TellingBash)(task_id="work", bash_command="true", do_xcom_push=False)
-    with pytest.raises(AirflowException, match="stopped by SIGTERM"):
+    with pytest.raises(TaskStopped, match="stopped by SIGTERM"):
         execute(task)
     eventually(lambda: task.told == 1)
     assert admitting.locks.holder is None
@@ -163,7 +164,7 @@ class LoggingBash(BashOperator):
 def test_nothing_is_logged_while_a_task_that_logs_is_stopped(admitting: World, execute: Callable[[Any], None]) -> None:
     with DAG("any", schedule=None):
         task: Any = exclusive(LoggingBash)(task_id="work", bash_command="true", do_xcom_push=False)
-    with pytest.raises(AirflowException, match="stopped by SIGTERM"):
+    with pytest.raises(TaskStopped, match="stopped by SIGTERM"):
         execute(task)
     assert task.log.lines[-1] == "working"
 
@@ -171,7 +172,7 @@ def test_nothing_is_logged_while_a_task_that_logs_is_stopped(admitting: World, e
 def test_a_task_that_is_told_once_more_while_it_stops_ends(admitting: World, execute: Callable[[Any], None]) -> None:
     with DAG("any", schedule=None):
         task = exclusive(ToldTwice)(task_id="work", bash_command="true", do_xcom_push=False)
-    with pytest.raises(AirflowException, match="stopped by SIGTERM"):
+    with pytest.raises(TaskStopped, match="stopped by SIGTERM"):
         execute(task)
     assert task.told == 1
     assert admitting.locks.holder is None
@@ -186,10 +187,10 @@ def test_what_an_operator_raises_when_it_is_told_to_stop_is_the_cause(
 
     with DAG("any", schedule=None):
         task = exclusive(Failing)(task_id="work", bash_command="true", do_xcom_push=False)
-    with pytest.raises(AirflowException, match="stopped by SIGTERM") as raised:
+    with pytest.raises(TaskStopped, match="stopped by SIGTERM") as raised:
         execute(task)
     assert isinstance(raised.value.__cause__, ValueError)
-    assert admitting.statuses.finished == [("failed", "AirflowException: stopped by SIGTERM", 0.0)]
+    assert admitting.statuses.finished == [("failed", "TaskStopped: stopped by SIGTERM", 0.0)]
 
 
 def test_a_task_that_is_told_to_stop_while_it_asks_for_its_connections_asks_nobody_for_admission(
@@ -198,6 +199,6 @@ def test_a_task_that_is_told_to_stop_while_it_asks_for_its_connections_asks_nobo
     with DAG("any", schedule=None):
         asking = asking_python()
     # Airflow takes what is raised within its look-up for a connection that isn't there.
-    with pytest.raises((AirflowException, InvalidSetting)):
+    with pytest.raises((TaskStopped, InvalidSetting)):
         execute(asking)
     assert line.asked == ["GetConnection"]

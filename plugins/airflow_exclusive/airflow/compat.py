@@ -34,6 +34,17 @@ AirflowTaskTimeout: type[BaseException] = _exceptions.AirflowTaskTimeout
 _SUCCESSES = {name: getattr(_exceptions, name, None) for name in ("DownstreamTasksSkipped", "DagRunTriggerException")}
 SKIPS_WHAT_FOLLOWS, TRIGGERS_ANOTHER_RUN = ((kind,) if kind else () for kind in _SUCCESSES.values())
 
+_Termination: Any = BaseException if AIRFLOW_V_3_0_PLUS else _exceptions.AirflowTaskTerminated
+
+
+class TaskStopped(_Termination):  # type: ignore[misc]
+    """The task is told to stop; it may be tried again.
+
+    No `Exception`: code that asks elsewhere when it was given none, as Airflow's look-ups of variables and connections
+    do, would take it for a failure of the first one asked, and go on.
+    """
+
+
 # What `@task` makes of a function; the public factory for it takes no class of one's own.
 TaskDecoratorBase: Any = import_module(
     "airflow.sdk.bases.decorator" if AIRFLOW_V_3_0_PLUS else "airflow.decorators.base"
@@ -59,6 +70,7 @@ __all__ = [
     "TaskDecorator",
     "TaskDecoratorBase",
     "TaskDeferred",
+    "TaskStopped",
     "conf",
     "first_rescheduled_at",
     "hookimpl",

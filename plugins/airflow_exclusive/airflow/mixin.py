@@ -16,12 +16,12 @@ from airflow_exclusive.airflow.compat import (
     AIRFLOW_V_3_0_PLUS,
     SKIPS_WHAT_FOLLOWS,
     TRIGGERS_ANOTHER_RUN,
-    AirflowException,
     AirflowFailException,
     AirflowSkipException,
     AirflowTaskTimeout,
     Context,
     TaskDeferred,
+    TaskStopped,
     reschedule_deps,
 )
 from airflow_exclusive.airflow.early_checks import checked_partial, checked_unless_template, is_known
@@ -248,7 +248,7 @@ class ExclusiveMixin:
             self._stopping = False
         if lease is not None and lease.lost and not lease.finished:
             raise LeaseLost(f"stopped: {lease.lost}") from failed
-        raise AirflowException("stopped by SIGTERM") from failed
+        raise TaskStopped("stopped by SIGTERM") from failed
 
     def _cancel(self, lease: Lease) -> None:
         """End this attempt's work by the operator's own means, e.g. a remote job, and then what it started here."""
