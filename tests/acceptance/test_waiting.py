@@ -7,7 +7,9 @@ import signal
 
 import pytest
 
+from deploy.embedded.release import AIRFLOW_2
 from tests.acceptance.conftest import PATIENCE, Meetings, lose_node, works
+from tests.support.airflow_line import AIRFLOW
 from tests.support.waiting import eventually, stays
 
 TTL = 10
@@ -74,7 +76,8 @@ def test_a_retry_waits_away_for_its_own_orphan_and_does_not_repeat_its_work(
 
     assert case.finished() == ["1"]
     assert case.tries() == ["failed", "success"]
-    assert "success without running again" in case.log(2)
+    if AIRFLOW.release is not AIRFLOW_2:  # whose orphans mark the try that waits as a success themselves
+        assert "success without running again" in case.log(2)
     case.assert_in_order("success")
 
 
