@@ -40,8 +40,8 @@ def measure(redis_url: str, dsn: str) -> Iterator[Figure]:
 
 
 def _round_trips(redis_url: str, dsn: str) -> Figure:
-    # Tables of its own: on some that had just been analyzed with a few rows in them, a connection would plan for those
-    # few, and read all of the thousands that follow.
+    # Tables of its own: on some that were just analyzed with a few rows in them, a connection may plan for those few,
+    # and then read all of the thousands that follow.
     upgrade(dsn, schema=_SCHEMA)
     with JobGuard(redis=redis_url, postgres=dsn, schema=_SCHEMA) as guard:
         bare = Guard(guard.locks, guard.statuses, no_keeper, guard.effects, guard.node_id, guard.clock)
