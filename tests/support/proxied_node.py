@@ -125,13 +125,15 @@ class Truth:
         self.check_free()
 
     def check_free(self) -> None:
-        """Another tick is admitted at once: before a lock that was left behind could have lapsed."""
-        asked = clock()
+        """Another tick is admitted at once."""
         with self.guard() as guard:
+            guard.locks.owner(JOB)  # to be connected, which takes its time with a cluster on a busy machine
+            guard.status(JOB)
+            asked = clock()
             admission = guard.admit(JOB, run_key=NEXT_TICK, settings=settings())
             assert isinstance(admission, Admitted), str(admission)
             admission.lease.finish("failed")
-            assert clock() - asked < TTL / 2
+            assert clock() - asked < TTL / 4
             assert isinstance(guard.admit(JOB, run_key=TICK, settings=settings()), AlreadyDone)
 
 

@@ -56,7 +56,7 @@ class KeeperProcess:
         self._terminated = False
         self._orders_open = True
         self._stop_told = False
-        self._loading: threading.Thread | None = None
+        self._loads = False
         self._truth = Renewal(self._make_truth_beat, self._post, patience=order.ttl / 4)
         self._gate = Renewal(self._make_gate_beat, lambda _: None, patience=order.ttl / 4)
 
@@ -82,9 +82,9 @@ class KeeperProcess:
             self._renew()
             return True
         if action is Action.WAIT:
-            if self._loading is None and self.order.renew and self._age() > _LOAD_AT * self.order.ttl:
-                self._loading = threading.Thread(target=self._load, daemon=True)
-                self._loading.start()
+            if not self._loads and self.order.renew and self._age() > _LOAD_AT * self.order.ttl:
+                self._loads = True
+                threading.Thread(target=self._load, daemon=True).start()
             return True
         if self.window.lost is None and self._only_late():
             self._renew()
