@@ -69,7 +69,7 @@ def test_each_tick_runs_once_in_one_of_them(
     wait_for_lines(progress().total() + share)
 
     second.pause()  # or it would be through all that is left while the other one starts
-    full.start_again()
+    full.start_again_paused()
     lose(second, survivor=full)
     wait_until_through(full)  # by itself
     second.start_again()
