@@ -97,11 +97,14 @@ def test_a_run_with_renewals_survives_a_restart_of_its_master(
     truth.check_done_once()
 
 
-def test_doctor_looks_at_each_master(cluster: RedisCluster, redis_url: str) -> None:
+def test_doctor_looks_at_each_master(
+    locks: RedisLocks,  # noqa: F811
+    cluster: RedisCluster,
+) -> None:
     server = cluster.servers[1]
     server.client.config_set("maxmemory-policy", "allkeys-lru")
     try:
-        findings = list(check(RedisLocks(redis_url)))
+        findings = list(check(locks))
     finally:
         server.client.config_set("maxmemory-policy", "noeviction")
     masters = {f"Redis 127.0.0.1:{server.port}" for server in cluster.servers}

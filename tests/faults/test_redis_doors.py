@@ -108,6 +108,11 @@ def redis_url(request: pytest.FixtureRequest, way: str, locked_door: Door) -> st
     return locked_door.url("", f"{LOOPBACK}:{server.port}/0") if way == "TLS" else str(server.url)
 
 
+def opened(*ports: int) -> int:
+    """This process's connections to them."""
+    return sum(each.raddr.port in ports for each in psutil.Process().net_connections("tcp") if each.raddr)
+
+
 SERVERS = {
     "TLS": "tls_redis",
     "a limited user": "gate",
@@ -160,6 +165,29 @@ def test_an_answer_that_nobody_waits_for_any_more_is_not_taken_for_another(redis
     home.client.delete(KEY)
 
 
+@pytest.mark.parametrize("way", ["TLS"])
+def test_a_server_that_is_frozen_when_the_last_waiter_leaves_takes_nothing_from_its_answer(
+    redis_url: str, home: SystemRedis
+) -> None:
+    """To close a connection over TLS takes an answer, and the client gives up on that with an error."""
+    assert home.daemon is not None
+    daemon, before = home.daemon, opened(home.port)
+
+    async def ask() -> bool:
+        try:
+            async with shared(redis_url) as locks:
+                answer = await locks.acquire(JOB, "first", 30)
+                daemon.send(signal.SIGSTOP)
+        finally:
+            daemon.send(signal.SIGCONT)
+        while opened(home.port) > before:  # or the loop would end first
+            await asyncio.sleep(0.02)
+        return answer.mine
+
+    assert played(ask)
+    home.client.delete(KEY)
+
+
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.parametrize("way", ["TLS", "Sentinels", "a cluster"])
 def test_a_wrong_password_is_told_at_once_and_not_shown(redis_url: str) -> None:
@@ -203,26 +231,48 @@ def test_the_reasons_of_sentinels_that_refuse_are_told_and_no_more(locked_pair: 
 
 
 def test_nothing_stays_open_at_the_sentinels(locked_pair: GuardedPair) -> None:
-    ports = {sentinel.port for sentinel in locked_pair.sentinels}
-
-    def opened() -> int:
-        return sum(each.raddr.port in ports for each in psutil.Process().net_connections("tcp") if each.raddr)
+    ports = [sentinel.port for sentinel in locked_pair.sentinels]
 
     async def ask() -> tuple[Any, int]:
         async with shared(locked_pair.url) as waiting:
             await waiting.acquire(ANOTHER, "a", 1)
-            during = opened()
+            during = opened(*ports)
         return waiting, during
 
-    locks, before = RedisLocks(locked_pair.url), opened()
+    locks, before = RedisLocks(locked_pair.url), opened(*ports)
     locks.acquire(ANOTHER, "a", 1)
-    assert opened() > before
+    assert opened(*ports) > before
     locks.close()
-    assert opened() == before
+    assert opened(*ports) == before
     waiting, during = played(ask)
     assert during > before
-    assert opened() == before
+    assert opened(*ports) == before
     del waiting  # until here, so that it isn't the garbage collector that has closed them
+
+
+def test_nothing_stays_open_at_a_cluster_that_has_lost_a_master(cluster: RedisCluster) -> None:
+    home = cluster.home(KEY)
+    ports = [server.port for server in cluster.servers if server is not home]
+    before = opened(*ports)
+
+    async def ask() -> tuple[Any, int]:
+        async with shared(cluster.url) as waiting:
+            for n in range(10):
+                await waiting.acquire(f"another job {n}", "a", 1)
+            home.kill()
+            with pytest.raises(StoreUnavailable):
+                await waiting.acquire(JOB, "a", 1)
+            during = opened(*ports)
+        return waiting, during
+
+    try:
+        waiting, during = played(ask)
+        assert during > before
+        assert opened(*ports) == before
+        del waiting
+    finally:
+        home.start()
+        cluster.wait()
 
 
 @pytest.mark.parametrize("how", ["dies", "is replaced"])

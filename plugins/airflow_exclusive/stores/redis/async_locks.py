@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-from functools import cached_property
+import logging
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
 
 from airflow_exclusive.core.ports import LockAnswer
+from airflow_exclusive.stores.redacted import redacted
 from airflow_exclusive.stores.redis.address import Address, clients
 from airflow_exclusive.stores.redis.locks import ErrorsMapped, lock_answer, pool_of
 from airflow_exclusive.stores.redis.scripts import WAKE_UP_LASTS_MS, lock_key, lua, milliseconds, wake_key
 
 if TYPE_CHECKING:
     import redis.asyncio
+
+log = logging.getLogger(__name__)
 
 
 class AsyncRedisLocks:
@@ -31,9 +35,20 @@ class AsyncRedisLocks:
         return bool(await self._eval("release", keys, [owner, 0, WAKE_UP_LASTS_MS]))
 
     async def close(self) -> None:
-        if "_client" in self.__dict__:
-            for client in clients(self._client):
-                await client.aclose()
+        """What can't be closed in time is left: nobody's answer is lost for that."""
+        from redis.exceptions import RedisError
+
+        if "_client" not in self.__dict__:
+            return
+        closings = [client.aclose for client in clients(self._client)]
+        if (nodes := getattr(self._client, "nodes_manager", None)) is not None:
+            # A cluster's client that has lost a node takes itself for closed, and leaves the other nodes' connections.
+            closings += [nodes.aclose, partial(nodes.aclose, "startup_nodes")]
+        for close in closings:
+            try:
+                await close()
+            except (RedisError, OSError) as error:
+                log.debug("a connection to Redis at %s isn't closed: %s", redacted(self._url), error)
 
     @cached_property
     def _client(self) -> redis.asyncio.Redis:
