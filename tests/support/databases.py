@@ -27,7 +27,7 @@ class PassingDatabases:
         self._left.append((server, name))
 
     def close(self) -> None:
-        with suppress(psycopg.OperationalError):  # it may have gone with its server
+        with suppress(psycopg.OperationalError, FileNotFoundError):  # it may have gone with its server
             self._drop_left()
 
     def _drop_left(self) -> None:
