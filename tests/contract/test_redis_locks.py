@@ -11,7 +11,7 @@ import pytest
 import redis
 
 from airflow_exclusive.core.errors import InvalidSetting, StoreMisconfigured, StoreUnavailable
-from airflow_exclusive.keeper.gate import Gate
+from airflow_exclusive.keeper.kept_lock import KeptLock
 from airflow_exclusive.stores.redis.locks import RedisLocks
 from airflow_exclusive.stores.redis.scripts import lock_key, wake_key
 from tests.support.waiting import eventually, stays
@@ -214,25 +214,27 @@ def test_an_address_of_another_kind_is_refused() -> None:
 
 
 @pytest.fixture
-def gate(redis_url: str) -> Gate:
-    return Gate(redis_url, JOB, "a", timeout=2)
+def gate(redis_url: str) -> KeptLock:
+    return KeptLock(redis_url, JOB, "a", timeout=2)
 
 
-def test_the_keeper_keeps_the_lock_of_its_owner(gate: Gate, locks: RedisLocks, client: redis.Redis) -> None:
+def test_the_keeper_keeps_the_lock_of_its_owner(gate: KeptLock, locks: RedisLocks, client: redis.Redis) -> None:
     locks.acquire(JOB, "a", 1)
     assert gate.renew(30)
     assert client.get(KEY) == "a"
     assert client.pttl(KEY) > 29_000
 
 
-def test_the_keeper_puts_back_a_lock_that_redis_lost(gate: Gate, client: redis.Redis) -> None:
+def test_the_keeper_puts_back_a_lock_that_redis_lost(gate: KeptLock, client: redis.Redis) -> None:
     assert gate.renew(30)
     client.flushdb()
     assert gate.renew(30)
     assert client.get(KEY) == "a"
 
 
-def test_the_keeper_leaves_the_lock_of_another_owner_alone(gate: Gate, locks: RedisLocks, client: redis.Redis) -> None:
+def test_the_keeper_leaves_the_lock_of_another_owner_alone(
+    gate: KeptLock, locks: RedisLocks, client: redis.Redis
+) -> None:
     locks.acquire(JOB, "b", 30)
     assert not gate.renew(90)
     gate.release()
@@ -240,7 +242,7 @@ def test_the_keeper_leaves_the_lock_of_another_owner_alone(gate: Gate, locks: Re
     assert client.pttl(KEY) <= 30_000
 
 
-def test_the_keeper_connects_again_when_its_connection_broke(gate: Gate, client: redis.Redis) -> None:
+def test_the_keeper_connects_again_when_its_connection_broke(gate: KeptLock, client: redis.Redis) -> None:
     assert gate.renew(30)
     db = str(client.connection_pool.connection_kwargs["db"])
     for other in client.client_list():

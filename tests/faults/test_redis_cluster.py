@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 import redis
 
-from airflow_exclusive.keeper.gate import Gate
+from airflow_exclusive.keeper.kept_lock import KeptLock
 from airflow_exclusive.stores.redis.checks import check
 from airflow_exclusive.stores.redis.locks import RedisLocks
 from airflow_exclusive.stores.redis.scripts import lock_key, wake_key
@@ -114,4 +114,4 @@ def test_doctor_looks_at_each_master(
 
 def test_the_keeper_finds_its_way_without_the_first_node(cluster: RedisCluster) -> None:
     urls = cluster.url.replace("redis+cluster://", "redis+cluster://127.0.0.1:1,")
-    assert Gate(urls, JOB, "a", timeout=2).renew(30)
+    assert KeptLock(urls, JOB, "a", timeout=2).renew(30)

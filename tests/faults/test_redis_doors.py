@@ -22,7 +22,7 @@ from airflow_exclusive.core.lease import Lease
 from airflow_exclusive.core.patience import Elsewhere
 from airflow_exclusive.core.standby import Woken
 from airflow_exclusive.guard import JobGuard
-from airflow_exclusive.keeper.gate import Gate
+from airflow_exclusive.keeper.kept_lock import KeptLock
 from airflow_exclusive.standby import gate as shared
 from airflow_exclusive.stores.redis.address import Address
 from airflow_exclusive.stores.redis.async_locks import AsyncRedisLocks
@@ -198,7 +198,7 @@ def test_a_wrong_password_is_told_at_once_and_not_shown(redis_url: str) -> None:
             acquire()
         assert "ng@" not in str(failed.value)
     with pytest.raises(StoreUnavailable, match="invalid username-password pair"):
-        Gate(url, JOB, "a", timeout=2).renew(30)
+        KeptLock(url, JOB, "a", timeout=2).renew(30)
     locks.close()
     gc.collect()  # in Python 3.10, redis-py leaves a connection over TLS that was refused to the garbage collector
 
@@ -212,7 +212,7 @@ def test_a_server_whose_certificate_is_anothers_is_not_trusted(redis_url: str, t
     with pytest.raises(StoreUnavailable, match=told):
         locks.acquire(JOB, "a", 30)
     with pytest.raises(StoreUnavailable, match=told):
-        Gate(url, JOB, "a", timeout=2).renew(30)
+        KeptLock(url, JOB, "a", timeout=2).renew(30)
     locks.close()
 
 
@@ -332,7 +332,7 @@ async def reserve(url: str) -> None:
 
 def everything(url: str) -> Exception | None:
     """All that jobs, waiters and keepers ask of Redis; gives the first thing that went wrong with it."""
-    locks, gate = RedisLocks(url), Gate(url, JOB, "a", timeout=2)
+    locks, gate = RedisLocks(url), KeptLock(url, JOB, "a", timeout=2)
 
     def wait() -> None:
         assert locks.client.blpop([wake_key(JOB)], timeout=1), "nobody woke the waiter"

@@ -18,7 +18,7 @@ from typing import Any, NoReturn
 
 from airflow_exclusive.core.errors import ExclusiveError
 from airflow_exclusive.core.timing import Action, TrustWindow
-from airflow_exclusive.keeper.gate import Gate
+from airflow_exclusive.keeper.kept_lock import KeptLock
 from airflow_exclusive.keeper.order import Order
 from airflow_exclusive.keeper.page import Page
 from airflow_exclusive.keeper.renewal import Renewal, Renewed
@@ -125,7 +125,7 @@ class KeeperProcess:
             import airflow_exclusive.stores.postgres.connection  # noqa: F401
 
             statement("renew", self.order.schema)
-            self._new_gate().load()
+            self._kept_lock().load()
 
     def _take_results(self) -> None:
         while not self._results.empty():
@@ -173,7 +173,7 @@ class KeeperProcess:
             told = {"outcome": "failed", "error": error, "result": None, "hold_at_least": 0.0}
             database.run("finish", {**self._identity(), **told})
             self._gate.wait(_STOP_WAITS)  # a renewal that came after the release would lock the job again
-            self._new_gate().release()
+            self._kept_lock().release()
             self._say(error)
         except ExclusiveError as failed:
             self._say(f"{error}; it is taken over when its lease lapses ({failed})")
@@ -185,11 +185,11 @@ class KeeperProcess:
         return lambda: bool(database.run("renew", {**self._identity(), "ttl": self.order.ttl}))
 
     def _make_gate_beat(self) -> Callable[[], bool]:
-        gate = self._new_gate()
-        return lambda: gate.renew(self.order.ttl)
+        lock = self._kept_lock()
+        return lambda: lock.renew(self.order.ttl)
 
-    def _new_gate(self) -> Gate:
-        return Gate(self.order.redis, self.order.job_name, self.order.owner, timeout=self._patience())
+    def _kept_lock(self) -> KeptLock:
+        return KeptLock(self.order.redis, self.order.job_name, self.order.owner, timeout=self._patience())
 
     def _patience(self) -> int:
         return max(2, round(self.order.ttl / 4))

@@ -39,7 +39,7 @@ def _redis_connection() -> Any:
     return redis.connection
 
 
-class Gate:
+class KeptLock:
     """The lock of one job for one owner. Not thread-safe. Raises `StoreUnavailable`."""
 
     def __init__(self, url: str, job_name: str, owner: str, *, timeout: float) -> None:
