@@ -10,8 +10,8 @@ PYTHON_2_11 ?=
 VENV := .venv
 BIN := $(VENV)/bin
 MINI := .venv-2.11
-# Two tests at a time, since most of them wait for something (tests/conftest.py says which).
-WORKERS := -n 2
+# More tests at a time than processors, since most of them wait for something (tests/conftest.py says which go together).
+WORKERS := -n 3
 COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.10 --no-python-downloads \
 	--generate-hashes --no-header $(if $(UPGRADE),--upgrade)
 

@@ -31,18 +31,26 @@ from deploy.embedded.valkey import EmbeddedValkey, ExternalRedis, RedisServer  #
 from tests.support.airflow_line import AIRFLOW  # noqa: E402
 from tests.support.databases import PassingDatabases  # noqa: E402
 
+_AROUND_AIRFLOW = ("tests/acceptance/", "tests/airflow/test_dag_test.py", "tests/deploy/test_embedded.py")
+
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
-    """Where two processes share the tests, one of them gets those around the one Airflow, the other the rest."""
+    """Where processes share the tests, one of them gets all those around the one Airflow."""
     from xdist.scheduler import LoadScopeScheduling
 
     class ByServers(LoadScopeScheduling):
         def _split_scope(self, nodeid: str) -> str:
             file = nodeid.split("::")[0]
-            # The largest share is begun first: with fewer tests in it, this would be begun last and waited for alone.
-            return "airflow" if file.startswith(("tests/acceptance/", "tests/airflow/", "tests/deploy/")) else file
+            return "Airflow" if file.startswith(_AROUND_AIRFLOW) else file
 
+    config.option.loadscopereorder = False  # the share with the most tests isn't the one that takes longest
     return ByServers(config, log)
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """The share that takes longest is begun first."""
+    if hasattr(config, "workerinput"):
+        items.sort(key=lambda item: not item.nodeid.startswith(_AROUND_AIRFLOW))
 
 
 def pytest_unconfigure() -> None:
