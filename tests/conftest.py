@@ -31,7 +31,7 @@ from deploy.embedded.valkey import EmbeddedValkey, ExternalRedis, RedisServer  #
 from tests.support.airflow_line import AIRFLOW  # noqa: E402
 from tests.support.databases import PassingDatabases  # noqa: E402
 
-_AROUND_AIRFLOW = ("tests/acceptance/", "tests/airflow/test_dag_test.py", "tests/deploy/test_embedded.py")
+_AROUND_AIRFLOW = ("tests/acceptance/", "tests/deploy/test_embedded.py")
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:

@@ -18,8 +18,9 @@ import redis
 from airflow_exclusive import Admitted, JobGuard
 from airflow_exclusive.core.admission import Attempt
 from airflow_exclusive.stores.redis.scripts import lock_key
+from deploy.embedded.airflow import AirflowDeployment
 from deploy.embedded.release import AIRFLOW_2, PROJECT
-from deploy.embedded.stack import Stack
+from deploy.embedded.servers import Servers
 from tests.airflow.dags.played import TICK
 from tests.support.airflow_line import AIRFLOW
 
@@ -63,11 +64,38 @@ class Played:
 
 
 @pytest.fixture(scope="module")
-def played(airflow_stack: Stack) -> Iterator[Played]:
-    redis_url, name = airflow_stack.redis_url, uuid.uuid4().hex[:8]
+def servers(server_folder: Path) -> Iterator[Servers]:
+    made = Servers(server_folder / "dag-test-servers", durable=False)
+    try:
+        made.start("dag.test")
+        yield made
+    finally:
+        made.stop("dag.test")
+        made.remove()
+
+
+@pytest.fixture(scope="module")
+def environment(servers: Servers, server_folder: Path) -> dict[str, str]:
+    """Of an Airflow with nothing but a metadata database."""
+    airflow = AirflowDeployment(
+        server_folder / "dag-test",
+        name="dag.test",
+        metadata_dsn=servers.postgres.create_database("airflow"),
+        dags_folder=DAGS,
+        plugins_folder=PROJECT / "plugins",
+        env={**servers.connections, "PYTHONPATH": str(PROJECT)},
+        release=AIRFLOW.tested,
+    )
+    airflow.cli("db", "migrate")
+    return airflow.environment
+
+
+@pytest.fixture(scope="module")
+def played(servers: Servers, environment: dict[str, str]) -> Iterator[Played]:
+    redis_url, name = servers.redis_url, uuid.uuid4().hex[:8]
     held, done = f"held {name}", f"done {name}"
     conf = json.dumps({"held": held, "done": done})
-    with JobGuard(redis=redis_url, postgres=airflow_stack.status_dsn) as guard:
+    with JobGuard(redis=redis_url, postgres=servers.status_dsn) as guard:
         holder = guard.admit(held, run_key="the holder's tick")
         doer = guard.admit(done, run_key=TICK)
         assert isinstance(holder, Admitted)
@@ -87,7 +115,7 @@ def played(airflow_stack: Stack) -> Iterator[Played]:
                 "waiting",
                 "in_turn",
             ],
-            env={**airflow_stack.airflow.environment, "AIRFLOW__CORE__DAGS_FOLDER": str(DAGS)},
+            env=environment,
             cwd=PROJECT,
             capture_output=True,
             text=True,
