@@ -10,9 +10,10 @@ from jinja2.sandbox import SandboxedEnvironment
 
 from airflow_exclusive import Admitted, exclusive
 from airflow_exclusive.airflow.late_fields import LeaseInTemplate, filled_in
-from airflow_exclusive.core.errors import InvalidSetting
+from airflow_exclusive.core.errors import ExclusiveError, InvalidSetting
 from airflow_exclusive.core.lease import Lease
-from tests.support.fakes import TICK, claim_of, world
+from tests.airflow.context import context_of
+from tests.support.fakes import TICK, World, claim_of, world
 
 
 class Templated(BaseOperator):
@@ -71,6 +72,59 @@ def test_the_rest_of_the_template_is_rendered_as_ever(lease: Lease) -> None:
 def test_what_the_lease_does_not_have_is_an_error_that_names_what_it_has(text: str) -> None:
     with pytest.raises(InvalidSetting, match="must be one of token, owner, run_key, job_name, generation, attempt"):
         rendered(text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "{{ lease.run_key[:10] }}",
+        "{{ lease.run_key.replace(':', '') }}",
+        "{{ lease.token | int }}",
+        "{{ lease.token|upper }}",
+        "{{ lease.token + 1 }}",
+        "{{ 1 + lease.token }}",
+        "{{ '%d' % lease.token }}",
+        "{{ lease.run_key | length }}",
+        "{{ 'first' if lease.attempt == 1 else 'again' }}",
+        "{{ 'first' if lease.attempt > 1 else 'again' }}",
+        "{% if lease.token %}yes{% endif %}",
+        "{% if lease.run_key | lower == 'x' %}yes{% endif %}",
+        "{% for letter in lease.run_key %}{{ letter }}{% endfor %}",
+        "{{ '2013' in lease.run_key }}",
+        {"any": ["{{ lease.job_name|title }}"]},
+    ],
+)
+def test_nothing_can_be_made_of_what_is_not_known_yet(text: Any) -> None:
+    with pytest.raises((ExclusiveError, TypeError), match=r"is known only once the task is admitted|%d format"):
+        rendered(text)
+
+
+def test_it_may_be_written_down_beside_others(lease: Lease) -> None:
+    text = "{{ 'a' ~ lease.token }} {{ '%s' % lease.token }} {{ day | upper }}; cat {{ lease.token }} | sort"
+    assert filled_in(rendered(text, day="monday"), lease) == "a42 42 MONDAY; cat 42 | sort"
+
+
+def test_native_rendering_keeps_its_place(lease: Lease) -> None:
+    with DAG("any", schedule=None, render_template_as_native_obj=True) as dag:
+        operator: Any = exclusive(Templated)(task_id="work", text=["{{ lease.token }}", "{{ 7 }}"])
+    operator.render_template_fields({}, jinja_env=dag.get_template_env())
+    assert filled_in(operator.text, lease) == ["42", 7]
+
+
+class RendersAgain(Templated):
+    """As operators do that get a template from a connection."""
+
+    def execute(self, context: Any) -> None:
+        self.text = "{{ lease.token }} {{ lease.run_key[:4] }}"
+        self.render_template_fields(context, jinja_env=SandboxedEnvironment())
+        context["lease"].ensure_held()
+
+
+def test_what_is_rendered_under_the_lease_has_its_values(admitting: World) -> None:
+    with DAG("any", schedule=None):
+        task: Any = exclusive(RendersAgain)(task_id="work", text="", run_key=TICK, do_xcom_push=False)
+    task.execute(context_of(task))
+    assert task.text == "1 2013"
 
 
 def test_nested_values_are_looked_through(lease: Lease) -> None:

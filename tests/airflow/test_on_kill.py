@@ -12,10 +12,11 @@ import pytest
 from airflow.providers.common.compat.sdk import DAG, BaseOperator
 
 from airflow_exclusive import exclusive
+from airflow_exclusive.airflow import connections
 from airflow_exclusive.airflow.compat import AirflowTaskTimeout, TaskStopped
 from airflow_exclusive.airflow.mixin import ExclusiveMixin
 from tests.airflow.context import context_of
-from tests.support.fakes import World
+from tests.support.fakes import World, busy, world
 
 
 class RemoteJob(BaseOperator):
@@ -136,3 +137,36 @@ def test_the_next_execution_is_cancelled_like_the_first(admitting: World) -> Non
     with pytest.raises(AirflowTaskTimeout):
         task.execute(context_of(task))
     assert task.seen == ["held", "held"]
+
+
+@pytest.mark.parametrize(("ends_by", "error"), [("timeout", AirflowTaskTimeout), ("SIGTERM", TaskStopped)])
+def test_who_waits_for_the_job_cancels_nothing_of_whoever_has_it(
+    monkeypatch: pytest.MonkeyPatch, ends_by: str, error: type[BaseException]
+) -> None:
+    """A remote job may have a given name, the same for the waiter and the one that runs it."""
+    asked = world(busy(), looks=[busy()])
+    monkeypatch.setattr(connections, "open_guard", lambda *_: asked.guard)
+
+    def told(job_name: str, timeout: float) -> None:
+        if ends_by == "timeout":
+            raise AirflowTaskTimeout("Timeout")
+        signal.raise_signal(signal.SIGTERM)
+
+    asked.guard.close = lambda: None  # type: ignore[attr-defined]
+    asked.locks.wait_for_release = told  # type: ignore[method-assign]
+    task, ended = played(asked, ends_by="never begins", on_busy="wait", wait_mode="worker")
+    assert isinstance(ended, error)
+    assert task.seen == []
+
+
+class Successful(RemoteJob):
+    def execute(self, context: Any) -> None:
+        self.world.calls("worked")
+
+
+def test_a_task_that_has_ended_well_cancels_nothing(admitting: World) -> None:
+    with DAG("any", schedule=None):
+        task: Any = exclusive(Successful)(task_id="work", world=admitting, ends_by="itself", do_xcom_push=False)
+    task.execute(context_of(task))
+    task.on_kill()
+    assert task.seen == []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from dataclasses import replace
 from typing import Any
 
@@ -12,7 +13,7 @@ from airflow.providers.standard.operators.trigger_dagrun import TriggerDagRunOpe
 
 from airflow_exclusive import exclusive
 from airflow_exclusive.airflow import connections, listener
-from airflow_exclusive.airflow.compat import AIRFLOW_V_3_0_PLUS, SKIPS_WHAT_FOLLOWS
+from airflow_exclusive.airflow.compat import AIRFLOW_V_3_0_PLUS, ASKS_A_PERSON, SKIPS_WHAT_FOLLOWS
 from airflow_exclusive.core.errors import ExclusiveError, InvalidSetting
 from tests.airflow.context import context_of
 from tests.support.fakes import World, done, world
@@ -82,6 +83,20 @@ def test_a_run_that_is_triggered_after_the_task_is_out_of_reach(admitting: World
     task = made(TriggerDagRunOperator, trigger_dag_id="other")
     with pytest.raises(ExclusiveError, match="give that run a trigger_run_id made of the tick instead"):
         task.execute(context_of(task))
+    assert [outcome for outcome, *_ in admitting.statuses.finished] == ["failed"]
+
+
+@pytest.mark.skipif(not ASKS_A_PERSON, reason="no task of this Airflow parks itself without a trigger")
+def test_a_task_that_waits_for_a_person_is_refused(admitting: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What follows the answer would go on without a lease."""
+    hitl = importlib.import_module("airflow.providers.standard.operators.hitl")
+    monkeypatch.setattr(hitl, "upsert_hitl_detail", lambda **_: None)
+    task = made(hitl.ApprovalOperator, subject="ok?")
+    context = context_of(task)
+    context["ti"].id = "any"
+    context["task_instance"] = context["ti"]
+    with pytest.raises(ExclusiveError, match="let it ask unguarded, and guard the task that follows it"):
+        task.execute(context)
     assert [outcome for outcome, *_ in admitting.statuses.finished] == ["failed"]
 
 

@@ -15,7 +15,7 @@ from airflow.providers.standard.operators.bash import BashOperator
 from airflow_exclusive import ExclusivePythonOperator, exclusive
 from airflow_exclusive.airflow import mixin
 from airflow_exclusive.airflow.compat import TaskStopped
-from airflow_exclusive.core.errors import InvalidSetting
+from airflow_exclusive.core.errors import InvalidSetting, LeaseLost
 from deploy.embedded.release import AIRFLOW_2
 from tests.airflow.context import context_of
 from tests.support.airflow_line import AIRFLOW
@@ -87,6 +87,26 @@ def asking_python() -> Any:
 
 def asking_bash() -> Any:
     return exclusive(AskingBash)(task_id="work", bash_command="true", do_xcom_push=False)
+
+
+def test_a_task_that_is_stopped_since_its_lease_is_lost_goes_on_with_no_default_of_a_variable(
+    line: Line, admitting: World, execute: Callable[[Any], None]
+) -> None:
+    """Airflow takes any `Exception` that comes up in a look-up for a variable that isn't there."""
+    from airflow.sdk import Variable
+
+    went_on: list[str] = []
+
+    def work() -> None:
+        admitting.keeper.trusted_for = 0
+        went_on.append(Variable.get("mode", default="another mode"))
+
+    with DAG("any", schedule=None):
+        task = ExclusivePythonOperator(task_id="work", python_callable=work, do_xcom_push=False)
+    with pytest.raises(LeaseLost, match=r"^stopped: taken over$"):
+        execute(task)
+    assert (went_on, line.asked) == ([], ["GetVariable"])
+    assert admitting.statuses.finished == [("failed", "TaskStopped: stopped: taken over", 0.0)]
 
 
 @pytest.mark.parametrize("task", [asking_python, asking_bash])

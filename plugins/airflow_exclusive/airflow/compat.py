@@ -34,6 +34,9 @@ AirflowTaskTimeout: type[BaseException] = _exceptions.AirflowTaskTimeout
 _SUCCESSES = {name: getattr(_exceptions, name, None) for name in ("DownstreamTasksSkipped", "DagRunTriggerException")}
 SKIPS_WHAT_FOLLOWS, TRIGGERS_ANOTHER_RUN = ((kind,) if kind else () for kind in _SUCCESSES.values())
 
+# By this a task of Airflow 3.3 parks itself until a person has answered.
+ASKS_A_PERSON = (_asking,) if (_asking := getattr(_exceptions, "TaskAwaitingInput", None)) else ()
+
 _Termination: Any = BaseException if AIRFLOW_V_3_0_PLUS else _exceptions.AirflowTaskTerminated
 
 
@@ -52,6 +55,7 @@ TaskDecoratorBase: Any = import_module(
 
 __all__ = [
     "AIRFLOW_V_3_0_PLUS",
+    "ASKS_A_PERSON",
     "SKIPS_WHAT_FOLLOWS",
     "TRIGGERS_ANOTHER_RUN",
     "AirflowException",

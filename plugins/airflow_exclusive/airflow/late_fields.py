@@ -1,15 +1,17 @@
 """`{{ lease.token }}` in templated fields: known only after admission, which comes after rendering.
 
 While Airflow renders, `lease` stands for itself; once the lease is there, what it left behind is filled in. That is a
-plain replacement, not a second rendering, so nothing that came out of the first one is ever taken for a template.
+plain replacement, not a second rendering, so nothing that came out of the first one is ever taken for a template. And
+nothing can be made of what isn't known yet: a template that tries to is refused, or it would work with the placeholder.
 """
 
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, NoReturn
 
-from airflow_exclusive.core.errors import InvalidSetting
+from airflow_exclusive.core.errors import ExclusiveError, InvalidSetting
 
 if TYPE_CHECKING:
     from airflow_exclusive.core.lease import Lease
@@ -18,13 +20,61 @@ _NAMES = ("token", "owner", "run_key", "job_name", "generation", "attempt")
 _LATE = re.compile(r"\{\{ lease\.(" + "|".join(_NAMES) + r") \}\}")
 
 
+_FILTERED = re.compile(r"\{[{%](?:(?![%}]\}).)*?\blease\s*\.\s*(\w+)\s*\|", re.DOTALL)
+
+
 class LeaseInTemplate:
     """What `lease` is while templates are rendered."""
 
-    def __getattr__(self, name: str) -> str:
+    def __getattr__(self, name: str) -> _Placeholder:
         if name not in _NAMES:
             raise InvalidSetting("template", f"lease.{name}", "must be one of " + ", ".join(_NAMES))
-        return f"{{{{ lease.{name} }}}}"
+        return _Placeholder(name)
+
+
+class _Placeholder:
+    """Can be written down, and nothing else."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def __str__(self) -> str:
+        return f"{{{{ lease.{self._name} }}}}"
+
+    __html__ = __str__
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        self._refuse()
+
+    def _refuse(self, *_: object) -> NoReturn:
+        refuse_use_of(self._name)
+
+    __eq__ = __ne__ = __lt__ = __le__ = __gt__ = __ge__ = __contains__ = _refuse
+    __getitem__ = __len__ = __iter__ = __bool__ = __int__ = __float__ = __index__ = __hash__ = _refuse
+    __add__ = __radd__ = __sub__ = __rsub__ = __mul__ = __rmul__ = __mod__ = __rmod__ = __format__ = _refuse
+    __truediv__ = __rtruediv__ = __floordiv__ = __rfloordiv__ = __pow__ = __rpow__ = __neg__ = __pos__ = _refuse
+
+
+def refuse_use_of(name: str) -> NoReturn:
+    """No `InvalidSetting`, which is a `ValueError`: Jinja's filters take that for a value that they can't use."""
+    raise ExclusiveError(
+        f"template: lease.{name} is known only once the task is admitted, so it can only be written down as it stands,"
+        f" {{{{ lease.{name} }}}}: compare, cut or filter it in the job, where context['lease'].{name} is there"
+    )
+
+
+def refuse_filters_of_lease(templates: Any) -> None:
+    """A filter may ask for the text of what it is given, and the placeholder has one."""
+    if isinstance(templates, str):
+        if filtered := _FILTERED.search(templates):
+            refuse_use_of(filtered.group(1))
+    elif isinstance(templates, Mapping):
+        refuse_filters_of_lease([*templates, *templates.values()])
+    elif type(templates) in (list, tuple, set):
+        for template in templates:
+            refuse_filters_of_lease(template)
 
 
 def refuse_lease_in(field: str, value: str) -> None:
@@ -35,6 +85,8 @@ def refuse_lease_in(field: str, value: str) -> None:
 
 def filled_in(value: Any, lease: Lease) -> Any:
     """`value` with every `{{ lease.… }}` in it replaced; text, lists, tuples, sets and dicts are looked through."""
+    if isinstance(value, _Placeholder):  # rendered as a native object
+        value = str(value)
     if isinstance(value, str):
         return _LATE.sub(lambda match: str(getattr(lease, match.group(1))), value)
     if type(value) is dict:

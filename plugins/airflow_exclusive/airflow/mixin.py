@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import timedelta
 from functools import wraps
@@ -14,6 +14,7 @@ from airflow_exclusive.airflow.asker import default_job_name, default_run_key, s
 from airflow_exclusive.airflow.beside import done_beside
 from airflow_exclusive.airflow.compat import (
     AIRFLOW_V_3_0_PLUS,
+    ASKS_A_PERSON,
     SKIPS_WHAT_FOLLOWS,
     TRIGGERS_ANOTHER_RUN,
     AirflowFailException,
@@ -26,7 +27,7 @@ from airflow_exclusive.airflow.compat import (
 )
 from airflow_exclusive.airflow.early_checks import checked_partial, checked_unless_template, is_known
 from airflow_exclusive.airflow.handover import hand_lease
-from airflow_exclusive.airflow.late_fields import LeaseInTemplate, refuse_lease_in
+from airflow_exclusive.airflow.late_fields import LeaseInTemplate, refuse_filters_of_lease, refuse_lease_in
 from airflow_exclusive.airflow.orphan import output_outlives_supervisor
 from airflow_exclusive.airflow.results import ResultMissing, hand_over, left_behind, skips_left_behind
 from airflow_exclusive.airflow.waiting import DEFAULT_INTERVAL, Waiter, WaitMode, chosen, trigger_arguments
@@ -82,8 +83,12 @@ class ExclusiveMixin:
     wait_mode: WaitMode = "worker"
     wait_mode_left_out = True  # for the checks of DAGs, which also ask about other deployments
     _executing = False
+    _working = False
+    """Whether there is work of the operator's own that its `on_kill` may cancel."""
     _stopping = False
     _cancelled = False
+    _lost = ""
+    """Why the lease was lost, when the task was stopped for that."""
     _began = _FOREVER
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
@@ -157,9 +162,13 @@ class ExclusiveMixin:
 
     def execute(self, context: Context, event: dict[str, Any] | None = None, **for_airflow: Any) -> Any:
         """Also where a trigger's `event` comes back to. `for_airflow`: Airflow 2's sign that it calls this itself."""
-        self._executing, self._cancelled = True, False
+        self._executing, self._working, self._cancelled, self._lost = True, False, False, ""
         try:
             return self._execute_if_admitted(context, event, for_airflow)
+        except TaskStopped as stopped:
+            if self._lost:
+                raise LeaseLost(str(stopped)) from stopped
+            raise
         finally:
             self._executing = False
 
@@ -232,23 +241,25 @@ class ExclusiveMixin:
         Airflow's own handler returns to `execute`, which would go on; only raising here ends it. Nothing here may ask
         Airflow for anything, or log: the interrupted code may be in the middle of it, and have what that waits for.
         """
+        # What a task has begun itself and has not ended: else what is under that name may be another attempt's.
+        cancel: Callable[[], None] | None = None if self._cancelled or not self._working else super().on_kill  # type: ignore[misc]
         if not self._executing:
-            if not self._cancelled:  # or else what runs under that name now may be the next attempt's
-                super().on_kill()  # type: ignore[misc]
+            if cancel is not None:
+                cancel()
             return
         if self._stopping:  # whoever ends a container tells the task as well as its supervisor, which tells it again
             return
         self._stopping = True
         lease = self.lease
         try:
-            failed = done_beside(super().on_kill, within=_ON_KILL_WITHIN)  # type: ignore[misc]
+            failed = done_beside(cancel, within=_ON_KILL_WITHIN) if cancel is not None else None
             if lease is not None:
                 self._end_work(lease)
         finally:
             self._stopping = False
-        if lease is not None and lease.lost and not lease.finished:
-            raise LeaseLost(f"stopped: {lease.lost}") from failed
-        raise TaskStopped("stopped by SIGTERM") from failed
+        if lease is not None and not lease.finished:
+            self._lost = lease.lost
+        raise TaskStopped(f"stopped: {self._lost}" if self._lost else "stopped by SIGTERM") from failed
 
     def _cancel(self, lease: Lease) -> None:
         """End this attempt's work by the operator's own means, e.g. a remote job, and then what it started here."""
@@ -275,6 +286,7 @@ class ExclusiveMixin:
             with lease, output_outlives_supervisor():
                 hand_lease(lease, self, context)
                 self._tell(context, admitted)
+                self._working = True
                 try:
                     result = super().execute(context, **for_airflow)  # type: ignore[misc]
                 except AirflowSkipException as skipped:
@@ -289,6 +301,11 @@ class ExclusiveMixin:
                         f"{type(self).__name__} has Airflow trigger a run after the end of the task and its lease,"
                         " and can't be exclusive: give that run a trigger_run_id made of the tick instead"
                     ) from trigger
+                except ASKS_A_PERSON as asking:
+                    raise ExclusiveError(
+                        f"{type(self).__name__} leaves its worker until a person has answered, and can't be exclusive:"
+                        " let it ask unguarded, and guard the task that follows it"
+                    ) from asking
                 except TaskDeferred as deferral:
                     raise ExclusiveError(
                         f"{type(self).__name__} defers, which an exclusive task can't do yet: set deferrable=False"
@@ -303,6 +320,7 @@ class ExclusiveMixin:
                     raise
                 if not lease.finished:
                     lease.finish(result=left_behind(self, context, result))
+                self._working = False
                 return result
         finally:
             self.lease = None
@@ -335,7 +353,9 @@ class ExclusiveMixin:
     def _do_render_template_fields(
         self, parent: Any, template_fields: Any, context: Context, *args: Any, **kw: Any
     ) -> None:
-        context["lease"] = LeaseInTemplate()  # type: ignore[typeddict-unknown-key]
+        if self.lease is None:  # else an operator renders once more while it works
+            refuse_filters_of_lease({field: getattr(parent, field, None) for field in template_fields})
+            context["lease"] = LeaseInTemplate()  # type: ignore[typeddict-unknown-key]
         render = super()._do_render_template_fields  # type: ignore[misc]
         names = [field for field in template_fields if field in OWN_TEMPLATE_FIELDS]
         with _instead(self, template_ext=()):  # what ends like a file's name isn't to be read

@@ -16,7 +16,6 @@ from collections.abc import Sequence
 from typing import Any
 
 from airflow_exclusive.airflow.compat import SKIPS_WHAT_FOLLOWS, AirflowFailException, Context
-from airflow_exclusive.core.errors import LeaseLost
 
 MOST = 64 * 1024
 """Characters; the ledger is no store for data."""
@@ -45,8 +44,6 @@ def left_behind(task: Any, context: Context, result: Any) -> str | None:
         if choice := choice_of(task, context["ti"]):
             left["chose"] = choice
         kept = json.dumps(left) if left else None
-    except LeaseLost:  # from `on_kill`: the task has just been told to stop
-        raise
     except Exception as error:
         return _missing(task, f"its result, of type {type(result).__name__}, can't be written as JSON ({error})")
     if kept and len(kept) > MOST:
