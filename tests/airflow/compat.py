@@ -26,7 +26,7 @@ except ImportError:
 _START = datetime(2026, 1, 1, tzinfo=timezone.utc)
 
 UnknownArgument = (TypeError, AirflowException)
-"""What an operator raises when it is given an argument that it hasn't: the latter in 2.11."""
+"""What an operator raises that is given an argument it hasn't, or lacks one: the latter in 2.11."""
 
 
 def is_mapped(task: Any) -> bool:

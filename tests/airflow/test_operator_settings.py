@@ -13,6 +13,7 @@ from airflow.providers.common.compat.sdk import DAG, BaseOperator, BaseSensorOpe
 from airflow.providers.standard.operators.empty import EmptyOperator
 from airflow.providers.standard.operators.python import PythonOperator
 from airflow.providers.standard.operators.trigger_dagrun import TriggerDagRunOperator
+from jinja2.sandbox import SandboxedEnvironment
 
 from airflow_exclusive import (
     ExclusiveBashOperator,
@@ -22,9 +23,13 @@ from airflow_exclusive import (
     exclusive,
     exclusive_task,
 )
+from airflow_exclusive.airflow import connections
 from airflow_exclusive.airflow.decorators import ExclusiveDecoratedOperator
+from airflow_exclusive.airflow.mixin import ExclusiveMixin
 from airflow_exclusive.core.errors import InvalidSetting
 from tests.airflow.compat import UnknownArgument
+from tests.airflow.context import context_of
+from tests.support.fakes import world
 
 Make = Callable[..., Any]
 
@@ -434,3 +439,59 @@ def test_a_name_that_looks_like_a_file_is_a_name(tmp_path: Path, name: str) -> N
     assert (operator.job_name, operator.run_key) == (name, name)
     assert "template_ext" not in vars(operator)
     assert "template_fields" not in vars(operator)
+
+
+class Named(BaseOperator):
+    """With arguments of its own that are called like ours, as of Glue, Batch and Redis operators."""
+
+    template_fields = ("job_name",)
+
+    def __init__(self, *, job_name: str, redis_conn_id: str = "redis_default", **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.job_name, self.redis_conn_id = job_name, redis_conn_id
+
+    def execute(self, context: Any) -> tuple[str, str]:
+        return self.job_name, self.redis_conn_id
+
+
+def test_an_argument_that_the_operator_has_itself_is_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    made, asked = world(), []
+    made.guard.close = lambda: None  # type: ignore[attr-defined]
+    monkeypatch.setattr(connections, "open_guard", lambda *names: asked.append(names) or made.guard)
+    with DAG("any", schedule=None, default_args={"redis_conn_id": "app", "exclusive_redis_conn_id": "locks"}):
+        task: Any = exclusive(Named)(
+            task_id="work", job_name="remote {{ 1 }}", exclusive_job_name="ours {{ 2 }}", do_xcom_push=False
+        )
+    assert task.template_fields == ("exclusive_job_name", "run_key", "job_name")
+    task.render_template_fields({}, jinja_env=SandboxedEnvironment())
+    assert task.execute(context_of(task)) == ("remote 1", "app")
+    assert asked == [("locks", None)]
+    assert [request.job_name for request in made.statuses.requests] == ["ours 2"]
+
+
+def test_left_out_ours_has_its_default_and_the_operators_its_own() -> None:
+    with DAG("any", schedule=None):
+        task: Any = exclusive(Named)(task_id="work", job_name="remote")
+    assert (task.job_name, task.redis_conn_id) == ("remote", "redis_default")
+    assert (task.own("job_name"), task.own("redis_conn_id")) == (None, None)
+
+
+def test_what_is_wrong_with_such_an_argument_is_told_under_its_name() -> None:
+    with DAG("any", schedule=None):
+        with pytest.raises(InvalidSetting, match=r"^exclusive_job_name=''"):
+            exclusive(Named)(task_id="work", job_name="remote", exclusive_job_name="")
+        with pytest.raises(InvalidSetting, match=r"^exclusive_job_name=''"):
+            exclusive(Named).partial(task_id="mapped", exclusive_job_name="")
+        exclusive(Named).partial(task_id="rest", exclusive_job_name="a").expand(job_name=["", "b"])
+        with pytest.raises(UnknownArgument, match="job_name"):
+            exclusive(Named)(task_id="without", exclusive_job_name="a")
+
+
+def test_a_class_of_ones_own_gets_them_by_the_same_names() -> None:
+    class Mine(ExclusiveMixin, Named):
+        def __init__(self, **kwargs: Any) -> None:
+            super().__init__(exclusive_job_name="ours", **kwargs)
+
+    with DAG("any", schedule=None):
+        task: Any = Mine(task_id="work", job_name="remote")
+    assert (task.job_name, task.own("job_name")) == ("remote", "ours")

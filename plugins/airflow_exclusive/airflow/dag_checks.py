@@ -52,7 +52,7 @@ def findings_of(dags: Iterable[Any], *, executor: str | None = None, triggerer: 
             found.append(Finding("error", _name(task), str(error)))
     guarded = [task for task in tasks if isinstance(task, ExclusiveMixin)]
     for task in guarded:
-        wait_mode = waiting.suitable(executor) if task.wait_mode_left_out else task.wait_mode
+        wait_mode = waiting.suitable(executor) if task.wait_mode_left_out else task.own("wait_mode")
         found.extend(_of_lengths(task, wait_mode, sequential))
         if sequential:
             found.extend(_of_waiting(task, wait_mode, triggerer))
@@ -128,8 +128,8 @@ def _of_lengths(task: Any, wait_mode: str, sequential: bool) -> Iterator[Finding
         )
     # Airflow 2 counts the time in which a task was deferred as well; the SequentialExecutor is of Airflow 2.
     counted = ("worker",) if AIRFLOW_V_3_0_PLUS and not sequential else ("worker", "defer")
-    patience = float("inf") if task.wait_timeout is None else task.wait_timeout
-    if task.on_busy == "wait" and wait_mode in counted and patience > longest:
+    patience = float("inf") if task.own("wait_timeout") is None else task.own("wait_timeout")
+    if task.own("on_busy") == "wait" and wait_mode in counted and patience > longest:
         yield _warning(
             task,
             f"it may wait for longer than its execution_timeout of {longest:g} s, which counts while it waits",
@@ -169,8 +169,8 @@ def _without_triggerer(task: Any, cure: str) -> Finding:
 def _of_names(tasks: Iterable[Any]) -> Iterator[Finding]:
     named = defaultdict(set)
     for task in tasks:
-        if task.job_name is not None and is_known(task.job_name) and task.run_key is None:
-            named[task.job_name].add((task.dag_id, _name(task)))
+        if task.own("job_name") is not None and is_known(task.own("job_name")) and task.own("run_key") is None:
+            named[task.own("job_name")].add((task.dag_id, _name(task)))
     for name, sharing in sorted(named.items()):
         if len({dag_id for dag_id, _ in sharing}) > 1:
             yield Finding(

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from datetime import timedelta
 from functools import wraps
 from inspect import signature
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow_exclusive.airflow.answers import as_xcom, refuse_shared_key
 from airflow_exclusive.airflow.asker import default_job_name, default_run_key, source_of
@@ -28,6 +28,7 @@ from airflow_exclusive.airflow.compat import (
 from airflow_exclusive.airflow.early_checks import checked_partial, checked_unless_template, is_known
 from airflow_exclusive.airflow.handover import hand_lease
 from airflow_exclusive.airflow.late_fields import LeaseInTemplate, refuse_filters_of_lease, refuse_lease_in
+from airflow_exclusive.airflow.names_taken import THEIRS, own_parameters, taken, under_own_names, with_own_names
 from airflow_exclusive.airflow.orphan import output_outlives_supervisor
 from airflow_exclusive.airflow.results import ResultMissing, hand_over, left_behind, skips_left_behind
 from airflow_exclusive.airflow.waiting import DEFAULT_INTERVAL, Waiter, WaitMode, chosen, trigger_arguments
@@ -73,12 +74,17 @@ class ExclusiveMixin:
         lapses. Left out: "defer" with `[operators] default_deferrable`, "reschedule" under the SequentialExecutor.
     lock_ttl, renew, expected_duration, max_run_time, hold_at_least, on_lease_lost, on_redis_down: see `LeaseSettings`.
 
+    Where the operator has an argument of one of these names itself, that is its own, and the one here is called
+    `exclusive_<name>`: `exclusive(RedisPublishOperator)(redis_conn_id="app", exclusive_redis_conn_id="locks", …)`.
+
     Durations are seconds or a timedelta. Raises `InvalidSetting` when the DAG is parsed.
 
     While the task runs, its lease is `context["lease"]`, `self.lease` and `current_lease()`; child processes have it
     in `EXCLUSIVE_TOKEN` and the like; templates may use `{{ lease.token }}`. What was decided is in XCom `exclusive`.
     """
 
+    own_names: ClassVar[Mapping[str, str]] = {}
+    """What those of our arguments, and attributes, are called whose name the operator has taken."""
     lease: Lease | None = None
     wait_mode: WaitMode = "worker"
     wait_mode_left_out = True  # for the checks of DAGs, which also ask about other deployments
@@ -97,14 +103,17 @@ class ExclusiveMixin:
         super().__init_subclass__(**kwargs)
         if deps := reschedule_deps():
             cls.deps = cls.deps | deps  # type: ignore[attr-defined]
+        cls.own_names = taken(_OWN, [base for base in cls.__mro__ if not issubclass(base, ExclusiveMixin)])
         if cls.__init__ is ExclusiveMixin.__init__:
 
             @wraps(ExclusiveMixin.__init__)
             def own_init(self: Any, **kwargs: Any) -> None:
                 ExclusiveMixin.__init__(self, **kwargs)
 
+            own_init.__signature__ = own_parameters(own_init, cls.own_names)  # type: ignore[attr-defined]
             cls.__init__ = own_init  # type: ignore[method-assign]
 
+    @under_own_names
     def __init__(
         self,
         *,
@@ -126,23 +135,26 @@ class ExclusiveMixin:
         on_redis_down: OnRedisDown = "fail",
         **kwargs: Any,
     ) -> None:
-        super().__init__(**kwargs)
-        self.job_name = job_name if job_name is None else checked_unless_template(check_job_name, job_name)
-        self.run_key = run_key if run_key is None else checked_unless_template(check_run_key, run_key)
-        # what a template makes of it may be None, too: that is no name, nor the default one
-        self._has_job_name, self._has_run_key = job_name is not None, run_key is not None
-        self.redis_conn_id = redis_conn_id
-        self.postgres_conn_id = postgres_conn_id
+        theirs = kwargs.pop(THEIRS, {})
+        super().__init__(**kwargs, **theirs)
         check_choice("on_busy", on_busy, OnBusy)
         check_choice("on_done", on_done, OnDone)
-        self.on_busy = on_busy
-        self.on_done = on_done
         if wait_timeout is not None and on_busy != "wait":
             raise InvalidSetting("wait_timeout", wait_timeout, "only counts with on_busy='wait': add that or remove it")
-        self.wait_timeout = None if wait_timeout is None else check_seconds("wait_timeout", _seconds(wait_timeout))
-        self.wait_mode = chosen(wait_mode)
+        self._keep(
+            job_name=job_name if job_name is None else checked_unless_template(check_job_name, job_name),
+            run_key=run_key if run_key is None else checked_unless_template(check_run_key, run_key),
+            redis_conn_id=redis_conn_id,
+            postgres_conn_id=postgres_conn_id,
+            on_busy=on_busy,
+            on_done=on_done,
+            wait_timeout=None if wait_timeout is None else check_seconds("wait_timeout", _seconds(wait_timeout)),
+            wait_mode=chosen(wait_mode),
+            wait_interval=check_seconds("wait_interval", _seconds(wait_interval), least=1.0),
+        )
+        # what a template makes of it may be None, too: that is no name, nor the default one
+        self._has_job_name, self._has_run_key = job_name is not None, run_key is not None
         self.wait_mode_left_out = wait_mode is None
-        self.wait_interval = check_seconds("wait_interval", _seconds(wait_interval), least=1.0)
         self.lease_settings = LeaseSettings(
             ttl=_seconds(lock_ttl),
             renew=renew,
@@ -154,11 +166,21 @@ class ExclusiveMixin:
         )
         _check_keeps_lease({name: getattr(self, name, None) for name in ("deferrable", "mode", "start_from_trigger")})
 
+    def own(self, name: str) -> Any:
+        """The value of our argument of this name, whatever it is called here."""
+        return getattr(self, self.own_names.get(name, name))
+
+    def _keep(self, **values: Any) -> None:
+        for name, value in values.items():
+            setattr(self, self.own_names.get(name, name), value)
+
     @classmethod
     def partial(cls, **kwargs: Any) -> Any:
         """The tasks are only made when they run: what is known of their settings now is checked now."""
-        check_partial(kwargs)
-        return checked_partial(check_own, kwargs, super().partial(**kwargs))  # type: ignore[misc]
+        check = with_own_names(check_own, cls.own_names)
+        check(kwargs)
+        _check_keeps_lease({name: value for name, value in kwargs.items() if is_known(value)})
+        return checked_partial(check, kwargs, super().partial(**kwargs))  # type: ignore[misc]
 
     def execute(self, context: Context, event: dict[str, Any] | None = None, **for_airflow: Any) -> Any:
         """Also where a trigger's `event` comes back to. `for_airflow`: Airflow 2's sign that it calls this itself."""
@@ -177,17 +199,17 @@ class ExclusiveMixin:
         from airflow_exclusive.airflow.listener import confirm_later, confirm_skip
         from airflow_exclusive.core.admission import Admitted, Busy
 
-        job_name = check_job_name(self.job_name if self._has_job_name else default_job_name(context))
-        run_key = check_run_key(self.run_key if self._has_run_key else default_run_key(context))
+        job_name = check_job_name(self.own("job_name") if self._has_job_name else default_job_name(context))
+        run_key = check_run_key(self.own("run_key") if self._has_run_key else default_run_key(context))
         for field, value in (("job_name", job_name), ("run_key", run_key)):
             refuse_lease_in(field, value)
         source = source_of(context)
-        guard = open_guard(self.redis_conn_id, self.postgres_conn_id)
+        guard = open_guard(self.own("redis_conn_id"), self.own("postgres_conn_id"))
         answer: Admitted | Busy | AlreadyDone | None = None
         try:
-            patience = _FOREVER if self.wait_timeout is None else self.wait_timeout
-            wait = patience if self.on_busy == "wait" else 0.0
-            waiter = Waiter.back(self.wait_mode, context, event, guard.statuses.clock)
+            patience = _FOREVER if self.own("wait_timeout") is None else self.own("wait_timeout")
+            wait = patience if self.own("on_busy") == "wait" else 0.0
+            waiter = Waiter.back(self.own("wait_mode"), context, event, guard.statuses.clock)
             answer = guard.admit(
                 job_name,
                 run_key=run_key,
@@ -199,9 +221,11 @@ class ExclusiveMixin:
             if isinstance(answer, Admitted):
                 result = self._run_with(answer, context, for_airflow)
             elif isinstance(answer, Busy) and answer.wait_left:
-                self.log.info("%s; waiting (%s)", answer, self.wait_mode)  # type: ignore[attr-defined]
+                self.log.info("%s; waiting (%s)", answer, self.own("wait_mode"))  # type: ignore[attr-defined]
                 waiter.leave(
-                    answer, interval=self.wait_interval, asked=trigger_arguments(self, job_name, run_key, source, wait)
+                    answer,
+                    interval=self.own("wait_interval"),
+                    asked=trigger_arguments(self, job_name, run_key, source, wait),
                 )
             else:
                 self._tell(context, answer)
@@ -228,7 +252,7 @@ class ExclusiveMixin:
         """For the scheduler: the task may ask to be started again later. Not any more while it has the lease."""
         if self.lease is not None:
             return False
-        return self.wait_mode == "reschedule" or getattr(super(), "reschedule", False)
+        return self.own("wait_mode") == "reschedule" or getattr(super(), "reschedule", False)
 
     @classmethod
     def get_serialized_fields(cls) -> Any:
@@ -335,7 +359,7 @@ class ExclusiveMixin:
         from airflow_exclusive.core.admission import Busy
 
         if isinstance(answer, Busy):
-            if self.on_busy == "skip":
+            if self.own("on_busy") == "skip":
                 raise AirflowSkipException(str(answer))
             raise NotAdmitted(answer)
         if answer.by_own_attempt:
@@ -344,9 +368,9 @@ class ExclusiveMixin:
             result = hand_over(answer.result, context)
             self.log.info("an earlier attempt of this task instance did it: success without running again")  # type: ignore[attr-defined]
             return result
-        if self.on_done == "skip":
+        if self.own("on_done") == "skip":
             raise AirflowSkipException(str(answer))
-        if self.on_done == "fail":
+        if self.own("on_done") == "fail":
             raise AirflowFailException(str(answer))
         return None
 
@@ -357,16 +381,21 @@ class ExclusiveMixin:
             refuse_filters_of_lease({field: getattr(parent, field, None) for field in template_fields})
             context["lease"] = LeaseInTemplate()  # type: ignore[typeddict-unknown-key]
         render = super()._do_render_template_fields  # type: ignore[misc]
-        names = [field for field in template_fields if field in OWN_TEMPLATE_FIELDS]
+        names = [field for field in template_fields if field in own_template_fields(self.own_names)]
         with _instead(self, template_ext=()):  # what ends like a file's name isn't to be read
             render(parent, names, context, *args, **kw)
         render(parent, [field for field in template_fields if field not in names], context, *args, **kw)
 
     def resolve_template_files(self) -> None:
         """Not of a job's or a tick's name: it may look like that of a file."""
-        fields = [field for field in self.template_fields if field not in OWN_TEMPLATE_FIELDS]  # type: ignore[attr-defined]
+        names = own_template_fields(self.own_names)
+        fields = [field for field in self.template_fields if field not in names]  # type: ignore[attr-defined]
         with _instead(self, template_fields=fields):
             super().resolve_template_files()  # type: ignore[misc]
+
+
+def own_template_fields(names: Mapping[str, str]) -> tuple[str, ...]:
+    return tuple(names.get(field, field) for field in OWN_TEMPLATE_FIELDS)
 
 
 @contextmanager

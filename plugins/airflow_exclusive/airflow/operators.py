@@ -11,7 +11,7 @@ from airflow.providers.standard.operators.bash import BashOperator
 from airflow.providers.standard.operators.python import PythonOperator
 
 from airflow_exclusive.airflow.compat import BaseOperator, Context
-from airflow_exclusive.airflow.mixin import OWN_TEMPLATE_FIELDS, ExclusiveMixin
+from airflow_exclusive.airflow.mixin import OWN_TEMPLATE_FIELDS, ExclusiveMixin, own_template_fields
 from airflow_exclusive.core.errors import InvalidSetting
 
 if TYPE_CHECKING:
@@ -82,11 +82,11 @@ def exclusive(operator: type[AnyOperator]) -> type[AnyOperator]:
     body = {
         "__module__": operator.__module__,
         "__doc__": f"`{operator.__name__}` on exactly one node, once per tick.\n\n{ExclusiveMixin.__doc__}",
-        "template_fields": (*OWN_TEMPLATE_FIELDS, *operator.template_fields),
     }
     metaclass: Any = type(operator)
-    guarded: type[AnyOperator] = metaclass(f"Exclusive{operator.__name__}", bases, body)
-    return guarded
+    guarded: Any = metaclass(f"Exclusive{operator.__name__}", bases, body)
+    guarded.template_fields = (*own_template_fields(guarded.own_names), *operator.template_fields)
+    return guarded  # type: ignore[no-any-return]
 
 
 def _is_operator_class(given: object) -> bool:

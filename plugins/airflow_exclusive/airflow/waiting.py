@@ -120,7 +120,7 @@ def trigger_arguments(task: Any, job_name: str, run_key: str, source: Source, wa
         "wait": None if wait == math.inf else wait,
         "ttl": task.lease_settings.seconds,
         "on_redis_down": task.lease_settings.on_redis_down,
-        "redis_conn_id": task.redis_conn_id or config.redis_conn_id(),
-        "postgres_conn_id": task.postgres_conn_id or config.postgres_conn_id(),
+        "redis_conn_id": task.own("redis_conn_id") or config.redis_conn_id(),
+        "postgres_conn_id": task.own("postgres_conn_id") or config.postgres_conn_id(),
         "schema": config.schema(),
     }
