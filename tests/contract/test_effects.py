@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 import threading
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +17,7 @@ import pytest
 import sqlalchemy
 from sqlalchemy.orm import Session
 
-from airflow_exclusive.core.errors import InvalidSetting, LeaseLost, StaleWrite, StoreMisconfigured
+from airflow_exclusive.core.errors import ExclusiveError, InvalidSetting, LeaseLost, StaleWrite, StoreMisconfigured
 from airflow_exclusive.stores.postgres.effects import transaction
 from airflow_exclusive.stores.postgres.schema import upgrade
 from deploy.embedded.postgres import PostgresServer
@@ -218,13 +219,82 @@ def test_a_lease_that_was_lost_in_the_block_commits_nothing(conn: Any, total: Ca
     assert total() == 0
 
 
+def of_driver(conn: Any) -> Any:
+    if hasattr(conn, "get_bind"):
+        conn = conn.connection()
+    return conn.connection.dbapi_connection if hasattr(conn, "exec_driver_sql") else conn
+
+
+def ends_inside(how: str, conn: Any) -> None:
+    """A block that writes, ends its transaction, and writes on where there is another one then."""
+    with transaction(Attempt(), conn, "main") as tx:
+        tx.execute(ADD, {"n": 1})
+        if of_driver(conn).autocommit:
+            tx.execute(how)
+            return
+        getattr(conn if hasattr(conn, how) else conn.get_transaction(), how)()
+        tx.execute(ADD, {"n": 1})
+
+
+def test_an_error_that_the_block_swallows_is_no_success(conn: Any, total: Callable[[], int]) -> None:
+    def swallow() -> None:
+        with transaction(Attempt(), conn, "main") as tx:
+            tx.execute(ADD, {"n": 1})
+            with suppress(Exception):
+                tx.execute("SELECT * FROM nowhere")
+
+    with pytest.raises(ExclusiveError, match="let an error in the block end the block"):
+        swallow()
+    assert total() == 0
+    assert not add(Attempt(), conn)
+    assert total() == 1
+
+
+def test_a_block_that_rolls_back_is_no_success(conn: Any, total: Callable[[], int]) -> None:
+    with pytest.raises(ExclusiveError, match="neither commit nor roll back inside"):
+        ends_inside("rollback", conn)
+    assert total() == 0
+    assert not add(Attempt(), conn)
+    assert total() == 1
+
+
+def test_a_block_that_commits_is_told_so_and_its_step_is_done(conn: Any, total: Callable[[], int]) -> None:
+    with pytest.raises(ExclusiveError, match="neither commit nor roll back inside"):
+        ends_inside("commit", conn)
+    assert add(Attempt(), conn)
+    assert total() == 1
+
+
+def test_a_block_that_rolls_back_to_a_savepoint_from_before_is_no_success(
+    effects_database: str, total: Callable[[], int]
+) -> None:
+    def roll_back(conn: psycopg.Connection) -> None:
+        conn.execute("SAVEPOINT before")
+        with transaction(Attempt(), conn, "main") as tx:
+            tx.execute(ADD, {"n": 1})
+            tx.execute("ROLLBACK TO before")
+            tx.execute(ADD, {"n": 1})
+
+    with psycopg.connect(effects_database) as conn:
+        with pytest.raises(ExclusiveError, match="neither commit nor roll back inside"):
+            roll_back(conn)
+        assert not add(Attempt(), conn)
+    assert total() == 1
+
+
+def test_savepoints_within_the_block_are_its_own_affair(conn: Any, total: Callable[[], int]) -> None:
+    with transaction(Attempt(), conn, "main") as tx:
+        tx.execute("SAVEPOINT small")
+        with suppress(Exception):
+            tx.execute("SELECT * FROM nowhere")
+        tx.execute("ROLLBACK TO small")
+        tx.execute(ADD, {"n": 1})
+    assert total() == 1
+
+
 def test_the_connection_is_left_as_it_was(conn: Any, total: Callable[[], int]) -> None:
     add(Attempt(), conn)
-    raw = conn
-    if hasattr(raw, "get_bind"):
-        raw = raw.connection()
-    if hasattr(raw, "exec_driver_sql"):
-        raw = raw.connection.dbapi_connection
+    raw = of_driver(conn)
     cursor = raw.cursor()
     cursor.execute("UPDATE total SET flights = 7")
     cursor.close()
@@ -262,6 +332,15 @@ def test_a_step_needs_a_name(effects_database: str, step: Any) -> None:
 def test_anything_that_is_no_connection_is_refused() -> None:
     with pytest.raises(InvalidSetting, match="must be a psycopg, psycopg2 or SQLAlchemy connection"):
         add(Attempt(), object())
+
+
+def test_an_asynchronous_connection_is_refused(effects_database: str) -> None:
+    async def ask() -> None:
+        async with await psycopg.AsyncConnection.connect(effects_database) as conn:
+            add(Attempt(), conn)
+
+    with pytest.raises(InvalidSetting, match="is asynchronous"):
+        asyncio.run(ask())
 
 
 def test_a_paused_writer_keeps_its_successor_waiting_and_then_done(

@@ -152,6 +152,7 @@ TABLE = {
     "withdraw": "scheduled_job_refusal",
     "fence": "scheduled_job_fence",
     "mark": "scheduled_job_effect",
+    "intact": "scheduled_job_effect",
     "purge_runs": "scheduled_job_run",
     "purge_refusals": "scheduled_job_refusal",
     "purge_effects": "scheduled_job_effect",
@@ -159,7 +160,7 @@ TABLE = {
     "migrations_applied": "schema_migration",
 }
 OF_INIT = {"migration_history", "migrations_applied", "migration_applied"}
-OF_NO_TABLE = {"dead_peer", "doctor", "doctor_backend", "doctor_privileges", "now"}
+OF_NO_TABLE = {"begin", "doctor", "doctor_backend", "doctor_privileges", "now"}
 """They wait for nobody."""
 
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
+from inspect import iscoroutinefunction
 from typing import Any, Protocol
 
-from airflow_exclusive.core.errors import InvalidSetting, StaleWrite, StoreMisconfigured
+from airflow_exclusive.core.errors import ExclusiveError, InvalidSetting, StaleWrite, StoreMisconfigured
 from airflow_exclusive.core.lease import Identity
 from airflow_exclusive.core.names import check_run_key
 from airflow_exclusive.stores.postgres.statements import DEFAULT_SCHEMA, statement
@@ -58,15 +59,20 @@ class _SqlAlchemy:
 
     def __init__(self, conn: Any) -> None:
         self._conn = conn
-        self._executor = conn.connection() if hasattr(conn, "get_bind") else conn
-        if not self._executor.in_transaction():
-            self._executor.begin()  # SQLAlchemy 1.4 would commit each statement by itself
-        self._own_begin = bool(self._executor.connection.dbapi_connection.autocommit)
+        executor = self._executor
+        if not executor.in_transaction():
+            executor.begin()  # SQLAlchemy 1.4 would commit each statement by itself
+        self._own_begin = bool(executor.connection.dbapi_connection.autocommit)
         if self._own_begin:
             self.execute("BEGIN")
 
     def execute(self, text: str, params: Mapping[str, Any] | None = None) -> Any:
         return self._executor.exec_driver_sql(text, dict(params) if params else None)
+
+    @property
+    def _executor(self) -> Any:
+        """A session has another one after a commit or rollback of its own."""
+        return self._conn.connection() if hasattr(self._conn, "get_bind") else self._conn
 
     def commit(self) -> None:
         self._finish("commit")
@@ -110,7 +116,7 @@ def transaction(lease: Identity, conn: Any, step: str, *, schema: str = DEFAULT_
     connection = _adapted(conn)
     try:
         # A machine that vanishes must not keep the fence, and the rows it wrote, locked for hours.
-        connection.execute(statement("dead_peer", schema))
+        connection.execute(statement("begin", schema))
         if not _affected(connection, "fence", schema, identity):
             raise StaleWrite(
                 f"{lease.job_name} {lease.run_key} step {step!r}: a later attempt has written here,"
@@ -121,6 +127,7 @@ def transaction(lease: Identity, conn: Any, step: str, *, schema: str = DEFAULT_
         if effect.done:
             connection.rollback()
         else:
+            _ensure_intact(connection, schema, identity)
             lease.ensure_held()
             connection.commit()
     except BaseException:
@@ -136,9 +143,25 @@ def _checked_step(step: str) -> str:
         raise InvalidSetting("step", step, error.cure) from None
 
 
+def _ensure_intact(connection: _Connection, schema: str, identity: Mapping[str, Any]) -> None:
+    """A COMMIT doesn't fail where the transaction is aborted, or another one than that with fence and mark."""
+    cause = None
+    try:
+        if _affected(connection, "intact", schema, identity):
+            return
+    except Exception as error:
+        if _sqlstate(error) != "25P02":
+            raise
+        cause = error
+    raise ExclusiveError(
+        f"{identity['job_name']} {identity['run_key']} step {identity['step']!r}: its transaction failed or ended in"
+        " the block: let an error in the block end the block, and neither commit nor roll back inside"
+    ) from cause
+
+
 def _affected(connection: _Connection, name: str, schema: str, identity: Mapping[str, Any]) -> bool:
     try:
-        return bool(connection.execute(statement(name, schema), identity).rowcount)
+        rows = connection.execute(statement(name, schema), identity).rowcount
     except Exception as error:
         if _sqlstate(error) in ("42P01", "3F000"):
             raise StoreMisconfigured(
@@ -146,6 +169,9 @@ def _affected(connection: _Connection, name: str, schema: str, identity: Mapping
                 " run `airflow-exclusive init --effects --postgres …` for it"
             ) from error
         raise
+    if rows not in (0, 1):
+        raise InvalidSetting("conn", type(connection), f"must tell how many rows {name}.sql has written, not {rows}")
+    return bool(rows)
 
 
 def _sqlstate(error: BaseException) -> str | None:
@@ -154,6 +180,10 @@ def _sqlstate(error: BaseException) -> str | None:
 
 
 def _adapted(conn: Any) -> _Connection:
+    if iscoroutinefunction(getattr(conn, "commit", None)):
+        raise InvalidSetting(
+            "conn", type(conn), "is asynchronous: the block needs one whose calls return when they are done"
+        )
     if hasattr(conn, "exec_driver_sql") or hasattr(conn, "get_bind"):
         return _SqlAlchemy(conn)
     if hasattr(conn, "cursor") and hasattr(conn, "autocommit"):
