@@ -155,6 +155,23 @@ def test_who_is_told_to_stop_while_it_asks_for_the_lock_leaves_none_behind() -> 
     assert asked.locks.holder is None
 
 
+def test_who_is_told_to_stop_before_it_asks_for_the_lock_again_leaves_none_behind() -> None:
+    asked = world(CLAIMED)
+
+    def unheard(_job_name: str, owner: str, *_: object) -> None:
+        asked.locks.holder = owner
+        raise DOWN
+
+    def stopped(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    asked.locks.acquire = unheard  # type: ignore[method-assign, assignment]
+    asked.locks.wait_for_release = stopped  # type: ignore[method-assign, assignment]
+    with pytest.raises(KeyboardInterrupt):
+        admit(asked)
+    assert asked.locks.holder is None
+
+
 def test_a_keeper_that_cannot_start_gives_claim_and_lock_back() -> None:
     asked = world(CLAIMED)
     asked.keeper_fails = OSError("no more processes")

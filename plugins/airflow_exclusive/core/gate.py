@@ -38,23 +38,23 @@ class Gate:
         """
         asks_until = max(asks_until, self.clock() + _ASKS_FOR)
         announced = ""
-        while True:
-            try:
-                seconds = min(settings.seconds, _ASKERS_LOCK)
-                return self.locks.acquire(request.job_name, request.owner, seconds, ticket)
-            except StoreUnavailable as error:
-                if settings.on_redis_down != "fail":
-                    log.warning("%s; Postgres decides alone (on_redis_down=%r)", error, settings.on_redis_down)
-                    return None
-                if self.clock() >= asks_until:
-                    self._leave_unheard(request, error)
-                    raise
-                if announced != (announced := str(error)):
-                    log.info("%s; asking again", error)
-                self.locks.wait_for_release(request.job_name, POLL_UNAVAILABLE)
-            except BaseException as error:  # told to stop, perhaps when the lock was set and only the reply not read
-                self._leave_unheard(request, error)
-                raise
+        try:
+            while True:
+                try:
+                    seconds = min(settings.seconds, _ASKERS_LOCK)
+                    return self.locks.acquire(request.job_name, request.owner, seconds, ticket)
+                except StoreUnavailable as error:
+                    if settings.on_redis_down != "fail":
+                        log.warning("%s; Postgres decides alone (on_redis_down=%r)", error, settings.on_redis_down)
+                        return None
+                    if self.clock() >= asks_until:
+                        raise
+                    if announced != (announced := str(error)):
+                        log.info("%s; asking again", error)
+                    self.locks.wait_for_release(request.job_name, POLL_UNAVAILABLE)
+        except BaseException as error:  # told to stop, perhaps when the lock was set and only the reply not read
+            self._leave_unheard(request, error)
+            raise
 
     def stay(self, request: Request, settings: LeaseSettings) -> None:
         """There is a claim now: the lock is to last as long."""
