@@ -59,8 +59,11 @@ class Cli:
     def __call__(self, *arguments: str, **environment: str) -> Done:
         return subprocess.run(self._command(arguments), **self._options(environment), timeout=2 * PATIENCE, check=False)
 
-    def start(self, *arguments: str, **environment: str) -> subprocess.Popen[str]:
-        process = subprocess.Popen(self._command(arguments), **self._options(environment), start_new_session=True)
+    def start(self, *arguments: str, ignores: int | None = None, **environment: str) -> subprocess.Popen[str]:
+        """Whoever runs the tests may ignore signals itself (nohup)."""
+        ignored = [] if ignores is None else [f"--ignore-signal={signal.Signals(ignores).name}"]
+        command = ["env", "--default-signal", *ignored, *self._command(arguments)]
+        process = subprocess.Popen(command, **self._options(environment), start_new_session=True)
         self._started.append(process)
         return process
 
@@ -68,8 +71,8 @@ class Cli:
         """`run JOB` for a tick; `arguments` are options, `--` and the command."""
         return self("run", JOB, "--run-key", run_key, *arguments)
 
-    def start_run(self, *arguments: str, run_key: str = TICK) -> subprocess.Popen[str]:
-        return self.start("run", JOB, "--run-key", run_key, *arguments)
+    def start_run(self, *arguments: str, run_key: str = TICK, ignores: int | None = None) -> subprocess.Popen[str]:
+        return self.start("run", JOB, "--run-key", run_key, *arguments, ignores=ignores)
 
     def attempts(self, job: str = JOB) -> list[Attempt]:
         """Oldest first."""
@@ -403,12 +406,11 @@ def test_a_signal_goes_to_the_whole_group_of_the_command(cli: Cli, number: int) 
     assert cli.locks() == []
 
 
-# Not a shell: that would have its background jobs ignore SIGINT. And whoever runs the tests may ignore SIGHUP (nohup).
+# Not a shell: that would have its background jobs ignore SIGINT. And Python's own SIGINT is an exception.
 GROUP = """
 import os, signal, subprocess, sys
 from pathlib import Path
-for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-    signal.signal(number, signal.SIG_DFL)
+signal.signal(signal.SIGINT, signal.SIG_DFL)
 if sys.argv[1:]:
     Path("child").write_text(str(os.getpid()))
 else:
@@ -416,6 +418,38 @@ else:
     Path("parent").write_text(str(os.getpid()))
 signal.pause()
 """
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP])
+def test_a_signal_that_is_ignored_is_so_by_the_command_too(cli: Cli, number: int) -> None:
+    process = cli.start_run("--", "sh", "-c", SLOW, ignores=number)
+    command = cli.pid("pid")
+
+    process.send_signal(number)
+    os.killpg(command, number)
+    (cli.folder / "go").touch()
+
+    assert ended(process).returncode == 0
+    assert cli.outcomes() == ["success"]
+
+
+def test_a_signal_after_the_command_has_ended_leaves_its_success_to_be_recorded(
+    cli: Cli, database: str, connection: psycopg.Connection
+) -> None:
+    process = cli.start_run("--", "sh", "-c", SLOW)
+    cli.pid("pid")
+    ends = "SELECT FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query LIKE '%finish_attempt%'"
+
+    with psycopg.connect(database) as others:
+        others.execute("SELECT FROM exclusive.scheduled_job_status FOR UPDATE")
+        (cli.folder / "go").touch()
+        eventually(lambda: connection.execute(ends).rowcount, timeout=PATIENCE)
+        for number in (signal.SIGHUP, signal.SIGUSR1, signal.SIGTERM):
+            process.send_signal(number)
+        others.rollback()
+
+    assert ended(process).returncode == 0
+    assert cli.outcomes() == ["success"]
 
 
 def test_a_command_that_handles_its_signal_decides_on_the_status(cli: Cli) -> None:

@@ -29,6 +29,7 @@ _NOT_FOUND = 127
 _HOUR = 1
 """The place of the hour in a cron expression."""
 _BY_CHANCE = re.compile(r"(?i)(?<![a-z])[rh](?![a-z])")
+_ForwardTo = Callable[[subprocess.Popen[bytes]], None]
 _FORWARDED = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
 
 
@@ -71,9 +72,13 @@ def run_guarded(
     _say(str(admission))
     if not isinstance(admission, Admitted):
         return 0 if isinstance(admission, AlreadyDone) else BUSY
-    lease = admission.lease
+    with _signals_forwarded(admission.lease) as forward_to:  # until the end is recorded
+        return _run_and_finish(admission.lease, command, forward_to)
+
+
+def _run_and_finish(lease: Lease, command: Sequence[str], forward_to: _ForwardTo) -> int:
     try:
-        status = _run(lease, command)
+        status = _run(lease, command, forward_to)
         error = f"exit status {status}" if status else None
     except OSError as cause:
         status = _NOT_FOUND if isinstance(cause, FileNotFoundError) else _CANNOT_START
@@ -90,19 +95,18 @@ def run_guarded(
     return LOST if why else status
 
 
-def _run(lease: Lease, command: Sequence[str]) -> int:
-    with _signals_forwarded(lease) as forward_to:
-        process = subprocess.Popen(command, env={**os.environ, **lease.environment}, start_new_session=True)
-        forward_to(process)
-        status = process.wait()
+def _run(lease: Lease, command: Sequence[str], forward_to: _ForwardTo) -> int:
+    process = subprocess.Popen(command, env={**os.environ, **lease.environment}, start_new_session=True)
+    forward_to(process)
+    status = process.wait()
     if lease.lost and _stops(lease):
         _kill_group(process)  # the next runner must be alone
     return 128 - status if status < 0 else status
 
 
 @contextmanager
-def _signals_forwarded(lease: Lease) -> Iterator[Callable[[subprocess.Popen[bytes]], None]]:
-    """To the command that is handed over; what comes sooner is told to it then."""
+def _signals_forwarded(lease: Lease) -> Iterator[_ForwardTo]:
+    """To the command that is handed over; what comes sooner is told to it then, what comes after its end to nobody."""
     started: list[subprocess.Popen[bytes]] = []
     came: list[int] = []
 
@@ -111,6 +115,8 @@ def _signals_forwarded(lease: Lease) -> Iterator[Callable[[subprocess.Popen[byte
             came.append(number)
             return
         (process,) = started
+        if process.returncode is not None:
+            return
         with suppress(ProcessLookupError, PermissionError):  # of a command that became another user's, say by sudo
             os.killpg(process.pid, number)
         if lease.lost and _stops(lease):
@@ -124,12 +130,17 @@ def _signals_forwarded(lease: Lease) -> Iterator[Callable[[subprocess.Popen[byte
         for number in came:
             forward(number)
 
-    before = {number: signal.signal(number, forward) for number in _FORWARDED}
+    before = {number: signal.signal(number, forward) for number in _FORWARDED if not _is_ignored(number)}
     try:
         yield forward_to
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def _is_ignored(number: signal.Signals) -> bool:
+    """By whoever started us, for us and the command (nohup, `&` in a script). SIGTERM is the keeper's as well."""
+    return number != signal.SIGTERM and signal.getsignal(number) in (signal.SIG_IGN, None)
 
 
 def _stops(lease: Lease) -> bool:

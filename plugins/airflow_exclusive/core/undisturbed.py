@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-_HELD_BACK = (signal.SIGTERM, signal.SIGINT, signal.SIGALRM)
+_HELD_BACK = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGALRM)
 """SIGALRM: Airflow's execution_timeout."""
 
 
@@ -25,7 +25,8 @@ def undisturbed() -> Iterator[None]:
     handlers: dict[signal.Signals, Any] = {}
     try:
         for number in _HELD_BACK:
-            if signal.getsignal(number) is not None:  # one that isn't Python's couldn't be put back
+            # One that isn't Python's couldn't be put back, one that is ignored disturbs nobody.
+            if signal.getsignal(number) not in (None, signal.SIG_IGN):
                 handlers[number] = signal.signal(number, lambda caught, _: came.append(signal.Signals(caught)))
         yield
     finally:
