@@ -154,6 +154,7 @@ TABLE = {
     "mark": "scheduled_job_effect",
     "intact": "scheduled_job_effect",
     "purge_runs": "scheduled_job_run",
+    "purge_runs_and_marks": "scheduled_job_run",
     "purge_refusals": "scheduled_job_refusal",
     "purge_effects": "scheduled_job_effect",
     "doctor_jobs": "scheduled_job_status",
@@ -330,7 +331,7 @@ def verdicts(dsn: str) -> list[tuple[str, str]]:
 @pytest.mark.parametrize(
     ("name", "kind", "gone"),
     [
-        ("purge_runs", "status", {"runs": 1, "refusals": 1}),
+        ("purge_runs_and_marks", "status", {"runs": 1, "refusals": 1}),
         ("purge_refusals", "status", {"runs": 1, "refusals": 1}),
         ("purge_effects", "effects", {"effects": 2}),
     ],

@@ -8,6 +8,7 @@ import shutil
 import threading
 import uuid
 from collections.abc import Iterator, Mapping
+from contextlib import closing
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any, Literal
@@ -416,6 +417,68 @@ def test_purge_of_effects_forgets_old_marks(database: str, connection: psycopg.C
     )
     assert run("purge", "--older-than", "30", "--effects", "--postgres", database).output == "effects: 1 deleted\n"
     assert connection.execute("SELECT run_key FROM exclusive.scheduled_job_effect").fetchall() == [("new",)]
+
+
+LATER = datetime.now(timezone.utc) + timedelta(days=1)
+
+
+def test_a_tick_that_is_forgotten_has_its_effect_again_when_it_runs_again(
+    redis_url: str, database: str, connection: psycopg.Connection
+) -> None:
+    connection.execute("CREATE TABLE written (run_key text)")
+    done = []
+    with JobGuard(redis=redis_url, postgres=database) as guard, closing(Database(database)) as purger:
+
+        def runs(run_key: str) -> None:
+            with guard.hold(JOB, run_key=run_key, rerun=True) as lease:
+                for step in ("1", "2"):
+                    with lease.transaction(connection, step=step) as tx:
+                        tx.execute("INSERT INTO written VALUES (%(run_key)s)", {"run_key": run_key})
+                        done.append(tx.done)
+
+        runs("old")
+        runs("last")
+        assert purge(purger, "status", LATER, batch=1)["runs"] == 1
+        runs("old")
+    assert not any(done)
+    written = connection.execute("SELECT run_key, count(*) FROM written GROUP BY run_key ORDER BY run_key").fetchall()
+    assert written == [("last", 2), ("old", 4)]
+
+
+def test_purge_keeps_marks_of_ticks_that_have_an_attempt_left_and_of_other_ledgers(
+    database: str, connection: psycopg.Connection
+) -> None:
+    ledger = Ledger(database)
+    for second in (0, 10):
+        ledger.at(second).finish(ledger.claim(second, request()), "failed", None, 0)
+    mark = "INSERT INTO exclusive.scheduled_job_effect VALUES (%s, %s, 1, 'main', 1, now() - interval '40 days')"
+    marked = [(JOB, request().run_key), (JOB, "a tick of another ledger")]
+    for tick in marked:
+        connection.execute(mark, tick)
+
+    assert purge(ledger.statuses.database, "status", LATER)["runs"] == 1
+
+    left = connection.execute("SELECT job_name, run_key FROM exclusive.scheduled_job_effect").fetchall()
+    assert sorted(left) == sorted(marked)
+    ledger.close()
+
+
+@pytest.mark.parametrize(
+    "elsewhere",
+    ["DROP TABLE exclusive.scheduled_job_effect", "REVOKE ALL ON exclusive.scheduled_job_effect FROM {role}"],
+)
+def test_purge_of_attempts_needs_no_marks(
+    database: str, weak_dsn: str, connection: psycopg.Connection, elsewhere: str
+) -> None:
+    role = sql.Identifier(psycopg.conninfo.conninfo_to_dict(weak_dsn)["user"])
+    connection.execute(sql.SQL("GRANT DELETE ON ALL TABLES IN SCHEMA exclusive TO {}").format(role))
+    connection.execute(sql.SQL(elsewhere).format(role=role))  # type: ignore[arg-type]
+    ledger = Ledger(database)
+    for second, tick in enumerate(["old", "last"]):
+        ledger.done(10 * second, request(tick))
+    ledger.close()
+    done = run("purge", "--older-than", "30", "--postgres", weak_dsn)
+    assert done.output == "runs: 1 deleted, refusals: 0 deleted\n"
 
 
 def test_purge_tells_programs_how_much(database: str) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
+from airflow_exclusive.core.errors import StoreMisconfigured
 from airflow_exclusive.stores.postgres.database import Database
 
 BATCH = 5000
@@ -19,10 +20,18 @@ _OF_KIND: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
 
 def purge(database: Database, kind: str, before: datetime, *, batch: int = BATCH) -> dict[str, int]:
     """Delete what is older than `before` and give the rows deleted by each statement. `kind` as in `schema.upgrade`."""
+    params = {"before": before, "batch": batch}
     return {
-        name.removeprefix("purge_"): _repeat(database, name, start, {"before": before, "batch": batch})
+        name.removeprefix("purge_"): (_forget_runs if name == "purge_runs" else _repeat)(database, name, start, params)
         for name, start in _OF_KIND[kind].items()
     }
+
+
+def _forget_runs(database: Database, name: str, start: Mapping[str, Any], params: Mapping[str, Any]) -> int:
+    try:
+        return _repeat(database, f"{name}_and_marks", start, params)
+    except StoreMisconfigured:  # the marks are in another database, or are none of this role's business
+        return _repeat(database, name, start, params)
 
 
 def _repeat(database: Database, name: str, start: Mapping[str, Any], params: Mapping[str, Any]) -> int:
