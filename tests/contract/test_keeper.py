@@ -421,6 +421,22 @@ def test_a_released_job_is_stopped_and_killed_if_it_does_not_listen(job: Any, gu
     assert outcomes(guard) == ["released"]
 
 
+@pytest.mark.parametrize("obedient", [True, False])
+def test_a_released_job_with_a_fixed_lease_is_stopped_long_before_that_ends(
+    job: Any, guard: JobGuard, obedient: bool
+) -> None:
+    """Nothing else would tell it: it asks for no renewal that could be refused."""
+    runner = job(on_lease_lost="stop", ttl=LONG_TTL, renew=False)
+    if not obedient:
+        runner.tell("ignore_sigterm")
+    released = time.monotonic()
+    assert guard.release(JOB, reason="node-a burns") is not None
+    assert runner.ended(PATIENCE) == -(signal.SIGTERM if obedient else signal.SIGKILL)
+    assert time.monotonic() - released < 0.7 * LONG_TTL
+    eventually(lambda: not alive(runner.keeper), PATIENCE)
+    assert outcomes(guard) == ["released"]
+
+
 def test_a_released_job_is_killed_though_its_keeper_freezes_after_telling_it(job: Any, guard: JobGuard) -> None:
     runner = job(on_lease_lost="stop", ttl=TTL)
     runner.tell("ignore_sigterm")

@@ -88,7 +88,7 @@ def test_a_takeover_uses_indexes(full: psycopg.Connection) -> None:
     assert_little_was_read(full, statements=2 * _TIMES)
 
 
-@pytest.mark.parametrize("verb", ["finish", "confirm", "release", "refuse", "renew"])
+@pytest.mark.parametrize("verb", ["finish", "confirm", "release", "refuse", "renew", "held"])
 def test_what_comes_after_a_claim_uses_indexes(full: psycopg.Connection, verb: str) -> None:
     token = f"SELECT fencing_token FROM {DEFAULT_SCHEMA}.scheduled_job_status WHERE job_name = %s"
     for number in range(_TIMES):

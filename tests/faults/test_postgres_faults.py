@@ -141,6 +141,7 @@ TABLE = {
     "claim": "scheduled_job_status",
     "look": "scheduled_job_status",
     "renew": "scheduled_job_status",
+    "held": "scheduled_job_status",
     "finish": "scheduled_job_status",
     "refuse": "scheduled_job_refusal",
     "confirm": "scheduled_job_run",

@@ -260,7 +260,7 @@ def history(
 @_stores
 @_errors_told
 def release(job: str, *, reason: str, as_json: bool, redis: str, postgres: str, schema: str) -> None:
-    """End the running attempt of JOB by hand; its runner is stopped at its next renewal."""
+    """End the running attempt of JOB by hand; its runner is stopped when its keeper asks next."""
     from airflow_exclusive.cli.display import show_history
 
     if not reason.strip():

@@ -166,7 +166,7 @@ class Guard:
         self.statuses.confirm(self._request(job_name, run_key, source, rerun=False))
 
     def release(self, job_name: str, *, reason: str) -> Attempt | None:
-        """End the running attempt by hand and free its lock; the runner is stopped at its next renewal.
+        """End the running attempt by hand and free its lock; the runner is stopped when its keeper asks next.
 
         Where nobody runs, what keeps the next one out is ended: `hold_at_least`, or a lock that was left behind.
         Gives the attempt that was ended, None where nobody ran. Whoever is admitted meanwhile keeps attempt and lock.

@@ -30,6 +30,10 @@ from airflow_exclusive.stores.postgres.statements import statement
 _LOAD_AT = 1 / 6
 """Of the ttl: drivers take half a second of a processor, more on a busy node. A job that is done by then needs none."""
 _LOOK_EVERY = 0.25
+_ASK_AT = 1 / 3
+"""Of the ttl: so often a fixed lease, which no renewal is refused for, is asked for,"""
+_ASK_EVERY_AT_MOST = 10.0
+"""and at least every so many seconds."""
 _STOP_WAITS = 1.0
 _CLOSE_WITHIN = 1.0
 
@@ -52,6 +56,8 @@ class KeeperProcess:
         self._results: queue.SimpleQueue[Renewed] = queue.SimpleQueue()
         self._wake_read, self._wake_write = os.pipe()
         self._retry_at = 0.0
+        self._ask_every = math.inf if order.renew else min(_ASK_AT * order.ttl, _ASK_EVERY_AT_MOST)
+        self._ask_at = clock() + self._ask_every
         self._excuse = ""
         self._terminated = False
         self._orders_open = True
@@ -85,6 +91,9 @@ class KeeperProcess:
             if not self._loads and self.order.renew and self._age() > _LOAD_AT * self.order.ttl:
                 self._loads = True
                 threading.Thread(target=self._load, daemon=True).start()
+            if clock() >= self._ask_at:
+                self._ask_at = clock() + self._ask_every
+                self._truth.begin()
             return True
         if self.window.lost is None and self._only_late():
             self._renew()
@@ -132,6 +141,8 @@ class KeeperProcess:
             result = self._results.get()
             if self.window.lost is not None:
                 continue  # too late: the job has been told
+            if result.kept is not False and not self.order.renew:
+                continue  # nothing prolongs a fixed lease, and it needs no answer
             if result.kept:
                 if self._excuse:
                     self._say("the lease is renewed again")
@@ -182,6 +193,8 @@ class KeeperProcess:
         database = Database(
             self.order.postgres, schema=self.order.schema, retry_for=0.0, connect_timeout=self._patience()
         )
+        if not self.order.renew:
+            return lambda: bool(database.run("held", self._identity()))
         return lambda: bool(database.run("renew", {**self._identity(), "ttl": self.order.ttl}))
 
     def _make_gate_beat(self) -> Callable[[], bool]:
@@ -214,7 +227,7 @@ class KeeperProcess:
         change = self.window.next_change(clock())
         if self.window.lost is None:
             change = min(change, self._time_left())
-        pause = min(look_again, max(0.005, change))
+        pause = min(look_again, max(0.005, min(change, self._ask_at - clock())))
         readable, _, _ = select.select(watched, [], [], pause)
         if self._wake_read in readable:
             os.read(self._wake_read, 4096)
