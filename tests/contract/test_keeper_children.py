@@ -19,6 +19,7 @@ import pytest
 
 from airflow_exclusive.core.admission import Busy
 from airflow_exclusive.guard import JobGuard
+from airflow_exclusive.keeper import watched_job
 from airflow_exclusive.keeper.page import Entry, Page
 from airflow_exclusive.keeper.started import end_started, started_by
 from airflow_exclusive.keeper.watched_job import WatchedJob
@@ -255,7 +256,7 @@ def test_a_job_works_no_more_while_all_that_it_started_is_looked_for(page: Page)
                 looked: list[bool] = []
 
                 def look() -> Iterator[psutil.Process]:
-                    looked.append(job.dead or eventually(lambda: job.stopped))
+                    looked.append(eventually(lambda: job.dead or job.stopped))
                     return iter(())
 
                 job._started = look  # type: ignore[method-assign]
@@ -269,6 +270,45 @@ def test_a_job_works_no_more_while_all_that_it_started_is_looked_for(page: Page)
     os.close(write)
     with os.fdopen(read) as answer:
         assert json.loads(answer.read()) == [True, True]
+
+
+def test_a_job_and_its_children_are_dead_though_the_search_of_the_whole_machine_stands_still(
+    page: Page, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A keeper that is killed in the middle of it leaves nobody frozen, with the locks that he holds."""
+
+    def stand_still(*_: object) -> Iterator[psutil.Process]:
+        signal.pause()
+        return iter(())
+
+    monkeypatch.setattr(watched_job, "started_by", stand_still)
+    monkeypatch.setattr(watched_job, "sharing", stand_still)
+    read, write = os.pipe()
+    job = os.fork()
+    if job == 0:
+        job = os.getpid()
+        if (child := os.fork()) == 0:
+            while True:
+                signal.pause()
+        if os.fork() == 0:
+            try:
+                os.write(write, f"{child} {os.getpid()}\n".encode())
+                WatchedJob(job, "owner", page.descriptor).kill(within=PATIENCE)
+            finally:
+                os._exit(0)
+        while True:
+            signal.pause()
+    os.close(write)
+    with os.fdopen(read) as answer:
+        child, keeper = (int(pid) for pid in answer.readline().split())
+    try:
+        eventually(lambda: not alive(job) and not alive(child))
+        assert alive(keeper), "it looks for others still"
+    finally:
+        for pid in (keeper, child, job):
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        os.waitpid(job, 0)
 
 
 def test_ending_what_a_job_started_is_no_error_where_nothing_can_be_seen(blind: None) -> None:

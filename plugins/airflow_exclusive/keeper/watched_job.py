@@ -6,7 +6,7 @@ import os
 import select
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -50,6 +50,22 @@ class WatchedJob:
     def terminate(self) -> None:
         """Ask the job to end; it is the one who knows how to end what it started."""
         self._send(signal.SIGTERM)
+        _load_psutil()  # it may have to be killed
+
+    def strike(self) -> None:
+        """SIGKILL the job and its descendants, without waiting for their end.
+
+        It is stopped for so long that they can be found, and no longer: nobody would wake it if this process were
+        killed meanwhile, and what it holds in a database would stay locked.
+        """
+        _load_psutil()
+        self._send(signal.SIGSTOP)
+        found: set[psutil.Process] = set()
+        with suppress(Exception):  # without /proc psutil fails as it likes
+            while new := {process for process in self._children() if process.pid != os.getpid()} - found:
+                _kill(new)  # at once: who begins one after the other would never be through
+                found |= new
+        self._send(signal.SIGKILL)
 
     def kill(self, *, within: float) -> bool:
         """End the job and everything it started, without asking; whether all of it is gone after `within` seconds.
@@ -57,15 +73,13 @@ class WatchedJob:
         A process in an uninterruptible system call dies only after it: until then it may still write.
         """
         give_up_at = time.monotonic() + within
-        self._send(signal.SIGSTOP)  # it is not to work on while all are looked for that it has started
+        self.strike()  # it is not to work on while all are looked for that it has started
         while True:
             victims = {process for process in self._started() if works(process)}
             if self.dead and not victims:  # nor has any of them begun another one before it was killed
                 return True
             self._send(signal.SIGKILL)
-            for process in victims:
-                with suppress(Exception):  # it ended by itself, or has become somebody else's
-                    process.kill()
+            _kill(victims)
             if still_working(victims, give_up_at - time.monotonic()) or time.monotonic() > give_up_at:
                 return False
             if not self.dead:
@@ -93,3 +107,15 @@ class WatchedJob:
             return os.pidfd_open(self.pid)
         except (AttributeError, OSError):
             return None
+
+
+def _kill(processes: Iterable[psutil.Process]) -> None:
+    for process in processes:
+        with suppress(Exception):  # it ended by itself, or has become somebody else's
+            process.kill()
+
+
+def _load_psutil() -> None:
+    """It takes longer than all the rest, the first time."""
+    with suppress(Exception):
+        import psutil  # noqa: F401
