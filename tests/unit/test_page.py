@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import airflow_exclusive
 from airflow_exclusive.keeper.page import Entry, Page
+from airflow_exclusive.keeper.started import sharing
+from tests.support.waiting import eventually
 
 
 @pytest.fixture
@@ -69,6 +77,68 @@ def test_readers_never_see_half_an_entry(page: Page) -> None:
     finally:
         over.set()
         writer.join()
+
+
+@pytest.fixture(params=["memory", "disk"])
+def kind(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Where pages are."""
+    if request.param == "disk":
+        monkeypatch.delattr(os, "memfd_create")
+    return str(request.param)
+
+
+def test_who_shares_a_page_is_found_and_who_shares_another_one_is_not(kind: str) -> None:
+    made, other = Page.create(Entry(1.0)), Page.create(Entry(1.0))
+    fork = os.fork()
+    if fork == 0:
+        other.close()
+        while True:
+            signal.pause()
+    try:
+        assert [process.pid for process in sharing(made.descriptor)] == [fork]
+        eventually(lambda: list(sharing(other.descriptor)) == [])
+    finally:
+        os.kill(fork, signal.SIGKILL)
+        os.waitpid(fork, 0)
+        made.close()
+        other.close()
+
+
+_FILL = """
+mount -t tmpfs -o size=64k none "$0" && cd "$0" || exit
+head -c 1000000 /dev/zero > ballast 2> /dev/null
+TMPDIR="$0" exec "$@"
+"""
+_CREATE = """
+import os, sys, tempfile, airflow_exclusive.keeper.page as pages
+tempfile.tempdir = os.environ["TMPDIR"]  # as if it had been filled since
+if sys.argv[1] == "disk": del os.memfd_create
+try: print(pages.Page.create(pages.Entry(1.0)).read().confirmed)
+except OSError as error: print(error.strerror)
+"""
+
+
+@pytest.fixture
+def full_disk(tmp_path: Path) -> tuple[str, ...]:
+    """A command that gives the one after it a full disk for its temporary files."""
+    for unshare in (["unshare", "--mount"], ["unshare", "--mount", "--map-root-user"]):
+        command = (*unshare, "sh", "-c", _FILL, str(tmp_path))
+        if subprocess.run([*command, "true"], capture_output=True, check=False).returncode == 0:
+            return command
+    pytest.skip("nobody here may mount a disk")
+
+
+@pytest.mark.parametrize(("where", "said"), [("memory", "1.0"), ("disk", "No space left on device")])
+def test_a_full_disk_is_no_matter_or_an_error(full_disk: tuple[str, ...], where: str, said: str) -> None:
+    """A SIGBUS would end the job with its claim made."""
+    made = subprocess.run(
+        [*full_disk, sys.executable, "-c", _CREATE, where],
+        env={**os.environ, "PYTHONPATH": str(Path(airflow_exclusive.__file__).parents[1])},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (made.returncode, made.stdout.strip()) == (0, said), made.stderr
 
 
 def test_a_closed_page_stays_closed(page: Page) -> None:

@@ -8,7 +8,9 @@ import os
 import struct
 import tempfile
 import zlib
+from contextlib import suppress
 from dataclasses import dataclass
+from typing import IO
 
 _LAYOUT = struct.Struct("=ddQ480s")
 _CHECKSUM = struct.Struct("=I")
@@ -40,8 +42,9 @@ class Page:
 
     @classmethod
     def create(cls, entry: Entry) -> Page:
-        with tempfile.TemporaryFile() as file:
-            file.truncate(2 * _COPY)
+        with _file_without_name() as file:
+            file.write(bytes(2 * _COPY))  # for what has no room yet a full disk would be a SIGBUS later
+            file.flush()
             page = cls(fcntl.fcntl(file.fileno(), fcntl.F_DUPFD_CLOEXEC, _AFTER_STANDARD_STREAMS))
         page.write(entry)
         return page
@@ -66,3 +69,10 @@ class Page:
                 if zlib.crc32(packed[: _LAYOUT.size]) == _CHECKSUM.unpack_from(packed, _LAYOUT.size)[0]:
                     confirmed, lost, turns, reason = _LAYOUT.unpack_from(packed)
                     return Entry(confirmed, lost or None, turns, reason.rstrip(b"\0").decode(errors="replace"))
+
+
+def _file_without_name() -> IO[bytes]:
+    """On no disk, where the system has such. What maps list it as is its own: by that forks are found."""
+    with suppress(AttributeError, OSError):
+        return os.fdopen(os.memfd_create(f"exclusive-page-{os.urandom(8).hex()}", os.MFD_CLOEXEC), "w+b")
+    return tempfile.TemporaryFile()
