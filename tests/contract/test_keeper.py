@@ -446,23 +446,41 @@ def test_a_released_job_is_killed_though_its_keeper_freezes_after_telling_it(job
     assert runner.ended() == -signal.SIGKILL
 
 
-def test_a_released_job_is_killed_though_nobody_reads_what_its_keeper_says(
-    start: Start, redis_url: str, database: str
-) -> None:
-    """A reader of standard error that stands still must not hold the keeper up."""
+@pytest.fixture
+def full_pipe() -> Iterator[int]:
+    """Whoever writes into it waits for ever."""
     reader, writer = os.pipe()
     os.set_blocking(writer, False)
     with suppress(BlockingIOError):
         while True:
             os.write(writer, b"x" * 4096)
     os.set_blocking(writer, True)
-    with JobGuard(redis=redis_url, postgres=database) as guard:
-        runner = start(redis_url, database, on_lease_lost="stop", ttl=TTL, stderr=writer)
-        runner.tell("ignore_sigterm")
-        guard.release(JOB, reason="node-a burns")
-        assert runner.ended(PATIENCE) == -signal.SIGKILL
+    yield writer
     os.close(reader)
     os.close(writer)
+
+
+def test_a_released_job_is_killed_though_nobody_reads_what_its_keeper_says(
+    job: Any, guard: JobGuard, full_pipe: int
+) -> None:
+    """A reader of standard error that stands still must not hold the keeper up."""
+    runner = job(on_lease_lost="stop", ttl=TTL, stderr=full_pipe)
+    runner.tell("ignore_sigterm")
+    guard.release(JOB, reason="node-a burns")
+    assert runner.ended(PATIENCE) == -signal.SIGKILL
+
+
+def test_a_killed_keeper_is_replaced_though_nobody_reads_what_the_job_logs(
+    job: Any, guard: JobGuard, full_pipe: int
+) -> None:
+    """Each time: what was logged of the first one is waited for still when the next one dies."""
+    runner = job(ttl=LONG_TTL, stderr=full_pipe)
+    before = runner.keeper
+    for _ in range(2):
+        os.kill(before, signal.SIGKILL)
+        before = eventually(lambda before=before: (now := runner.tell("keeper")) != before and now, PATIENCE)  # type: ignore[misc]
+    assert runner.tell("finish") == "success"
+    assert outcomes(guard) == ["success"]
 
 
 def test_a_released_job_that_wants_to_know_is_told(job: Any, guard: JobGuard) -> None:

@@ -34,6 +34,8 @@ _STARTS_WITHIN = 10.0
 _LAST_MOMENT = 0.05
 """Part of the ttl."""
 _SHORTEST_LOOK = 0.05
+_SAYING_TAKES = 0.1
+_SAYINGS_AT_MOST = 5
 _INIT = 1
 _KILLED = 137
 _HUNG_AFTER = 0.2
@@ -77,6 +79,7 @@ class KeeperHandle:
         self._stopping = threading.Event()
         self._replacing = threading.Lock()
         self._told = False
+        self._saying: list[threading.Thread] = []
         self._confirmed_before = sent_at
         try:
             self._process = self._spawn()
@@ -174,7 +177,7 @@ class KeeperHandle:
                 try:
                     self._replace(entry)
                 except Exception as error:  # whatever it is: without this watch nobody would end the job in time
-                    log.warning("can't start another keeper of %s, trying again: %s", self._order.job_name, error)
+                    self._say(logging.WARNING, f"can't start another keeper, trying again: {error}")
                     continue
                 turns, silent = 0, 0.0
 
@@ -190,7 +193,7 @@ class KeeperHandle:
             os._exit(_KILLED)
         if clock() >= window.stop_at and os.getpid() != _INIT and not self._told:
             self._told = True
-            log.error("no keeper renews the lease of %s any more: the job is stopped", self._order.job_name)
+            self._say(logging.ERROR, "no keeper renews the lease any more: the job is stopped", wait=_SAYING_TAKES)
             os.kill(os.getpid(), signal.SIGTERM)
 
     def _patience(self, entry: Entry) -> float:
@@ -202,8 +205,7 @@ class KeeperHandle:
     def _replace(self, entry: Entry) -> None:
         old = self._process
         status = old.poll()
-        what = "hangs" if status is None else f"died with status {status}"
-        log.warning("the keeper of %s %s; starting another", self._order.job_name, what)
+        what = "hung" if status is None else f"died with status {status}"
         old.kill()  # also one that is stopped
         with suppress(subprocess.TimeoutExpired):
             old.wait(_DIES_WITHIN)
@@ -212,6 +214,21 @@ class KeeperHandle:
         self._process = self._spawn()
         with suppress(OSError):
             old.stdin.close()  # type: ignore[union-attr]
+        self._say(logging.WARNING, f"its keeper {what}; another one is started")
+
+    def _say(self, level: int, text: str, *, wait: float = 0.0) -> None:
+        """Log from a thread of its own, which may wait for a reader who stands still, or for whoever logs just now.
+
+        Rather silent than with ever more threads that wait. `wait`: seconds for which it may take, if it does.
+        """
+        self._saying = [thread for thread in self._saying if thread.is_alive()]
+        if len(self._saying) >= _SAYINGS_AT_MOST:
+            return
+        saying = threading.Thread(target=log.log, args=(level, "%s: %s", self._order.job_name, text), daemon=True)
+        with suppress(RuntimeError):  # no thread can be started any more
+            saying.start()
+            self._saying.append(saying)
+            saying.join(wait)
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:

@@ -103,13 +103,14 @@ class KeeperProcess:
         if self.order.on_lease_lost != "stop":
             return False
         if action is Action.KILL:
-            self._say(f"killing the job (pid {self.job.pid}): it hasn't stopped")
+            self.job.strike()
+            self._say(f"killed the job (pid {self.job.pid}): it hadn't stopped")
             self._close_for_dead_job(f"killed by its keeper: {self._entry.reason}")
             return False
         if not self._terminated:
             self._terminated = True
-            self._say(f"stopping the job (pid {self.job.pid}), SIGKILL in {self.window.kill_at - clock():.1f} s")
             self.job.terminate()
+            self._say(f"stopping the job (pid {self.job.pid}), SIGKILL in {self.window.kill_at - clock():.1f} s")
         return True
 
     def _time_left(self) -> float:
