@@ -255,8 +255,24 @@ def test_a_job_whose_keeper_cannot_be_replaced_ends_before_its_lease_lapses(job:
     runner = job(ttl=ROOMY_TTL)
     runner.tell("lose_the_package")
     runner.tell("ignore_sigterm")
+    forked, spawned = runner.tell("fork"), runner.tell("spawn")
     os.kill(runner.keeper, signal.SIGKILL)
     assert runner.ended() == 137
+    assert isinstance(guard.peek(JOB, run_key=TICK), Busy), "its lease hasn't lapsed yet"
+    eventually(lambda: not alive(forked) and not alive(spawned), 1.0)
+
+
+@pytest.mark.parametrize("obedient", [True, False])
+def test_a_job_whose_keepers_hang_from_the_beginning_ends_before_its_lease_lapses(
+    job: Any, guard: JobGuard, obedient: bool
+) -> None:
+    runner = job(ttl=ROOMY_TTL)
+    runner.tell("freeze_new_keepers")
+    if not obedient:
+        runner.tell("ignore_sigterm")
+    os.kill(runner.keeper, signal.SIGKILL)
+    eventually(lambda: runner.tell("keeper") != runner.keeper)
+    assert runner.ended() == (-signal.SIGTERM if obedient else 137)
     assert isinstance(guard.peek(JOB, run_key=TICK), Busy), "its lease hasn't lapsed yet"
 
 

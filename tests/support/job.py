@@ -76,6 +76,18 @@ def lose_the_package(lease: Lease, *, boot: str = "raise SystemExit(1)") -> None
     handle._BOOT = boot
 
 
+def freeze_new_keepers(lease: Lease) -> None:
+    """From now on no keeper gets to its first turn."""
+    spawn = handle.KeeperHandle._spawn
+
+    def spawn_frozen(self: handle.KeeperHandle) -> subprocess.Popen[bytes]:
+        process = spawn(self)
+        process.send_signal(signal.SIGSTOP)
+        return process
+
+    handle.KeeperHandle._spawn = spawn_frozen  # type: ignore[method-assign]
+
+
 def fork_and_leave(lease: Lease) -> list[str]:
     """What a fork that ends like any other process is told when it ends the attempt, and leaves the lease's block."""
     read, write = os.pipe()
@@ -126,6 +138,7 @@ COMMANDS: dict[str, Callable[..., Any]] = {
         spawn,
         keeper,
         lose_the_package,
+        freeze_new_keepers,
         fork_and_leave,
         ask_in_a_fork,
         ignore_sigterm,

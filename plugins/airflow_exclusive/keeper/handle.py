@@ -17,7 +17,7 @@ from airflow_exclusive.core.settings import LeaseSettings
 from airflow_exclusive.core.timing import TrustWindow
 from airflow_exclusive.keeper.order import Order
 from airflow_exclusive.keeper.page import Entry, Page
-from airflow_exclusive.keeper.started import end_started
+from airflow_exclusive.keeper.started import end_started, kill_family
 from airflow_exclusive.node import clock
 
 log = logging.getLogger(__name__)
@@ -33,6 +33,8 @@ _DIES_WITHIN = 1.0
 _STARTS_WITHIN = 10.0
 _LAST_MOMENT = 0.05
 """Part of the ttl."""
+_SILENT_AT_LAST = 0.1
+"""Part of the ttl: longer than a keeper sleeps, and what is left of the lease when the job has to be dead."""
 _SHORTEST_LOOK = 0.05
 _SAYING_TAKES = 0.1
 _SAYINGS_AT_MOST = 5
@@ -168,8 +170,12 @@ class KeeperHandle:
                 # A job that has to be ended here is ended in time, not at the look after that.
                 pause = min(look_every, max(_SHORTEST_LOOK, self._window().next_change(clock())))
                 dead = self._process.poll() is not None
-                if self._order.on_lease_lost == "stop" and (dead or os.getpid() == _INIT):
-                    self._end_job_in_time()
+                if self._order.on_lease_lost == "stop":
+                    if dead or os.getpid() == _INIT:
+                        self._end_job_in_time(self._window())
+                    elif not entry.ready or silent >= _SILENT_AT_LAST * self._order.ttl:
+                        # If the lease was lost already, the next keeper ends the job, as long as it wouldn't lapse.
+                        self._end_job_in_time(replace(self._window(), lost=None))
                 if not dead and silent < self._patience(entry):
                     continue
                 if (entry.lost is not None or self.trusted_for <= 0) and self._order.on_lease_lost != "stop":
@@ -181,20 +187,25 @@ class KeeperHandle:
                     continue
                 turns, silent = 0, 0.0
 
-    def _end_job_in_time(self) -> None:
-        """Where no keeper does: none could be started any more, or its signals don't get here.
+    def _end_job_in_time(self, window: TrustWindow) -> None:
+        """Where no keeper does: none could be started any more, it hangs, or its signals don't get here.
 
         The first process of a container gets no signal from inside that it doesn't handle, not even SIGKILL.
         """
-        window = self._window()
         if clock() >= window.kill_at:
-            with suppress(Exception):
-                end_started(self._order.owner, within=_LAST_MOMENT * self._order.ttl)
+            with suppress(Exception):  # no more than this: to look into a process may take for ever
+                ending = threading.Thread(target=self._end_started, daemon=True)
+                ending.start()
+                ending.join(_LAST_MOMENT * self._order.ttl)
             os._exit(_KILLED)
         if clock() >= window.stop_at and os.getpid() != _INIT and not self._told:
             self._told = True
             self._say(logging.ERROR, "no keeper renews the lease any more: the job is stopped", wait=_SAYING_TAKES)
             os.kill(os.getpid(), signal.SIGTERM)
+
+    def _end_started(self) -> None:
+        kill_family(self._page.descriptor)
+        end_started(self._order.owner, within=_LAST_MOMENT * self._order.ttl / 2)
 
     def _patience(self, entry: Entry) -> float:
         """Seconds that a keeper may give no sign of life."""

@@ -51,8 +51,19 @@ def forked_since(moment: float) -> Iterator[psutil.Process]:
 
     for process in psutil.Process().children(recursive=True):
         with suppress(psutil.Error, OSError):
-            if _began_at(process.pid) >= moment and not any(_KEEPER in part for part in process.cmdline()):
+            if _began_at(process.pid) >= moment and not _keeps(process):
                 yield process
+
+
+def kill_family(page: int) -> None:
+    """SIGKILL the caller's descendants, and its forks wherever they are now, but no keepers."""
+    finds: list[Callable[[], Iterator[psutil.Process]]] = [lambda: forked_since(0.0), lambda: sharing(page)]
+    for find in finds:
+        with suppress(Exception):  # without /proc psutil fails as it likes
+            for process in find():
+                with suppress(Exception):  # it ended by itself
+                    if not _keeps(process):
+                        process.kill()
 
 
 def end_started(owner: str, *, since: float = float("inf"), within: float) -> None:
@@ -112,6 +123,10 @@ def _mapped_files(pid: str) -> Iterator[tuple[tuple[str, str], str]]:
             _, _, _, device, inode, *name = line.rstrip("\n").split(None, 5)
             if name and inode != "0":
                 yield (device, inode), name[0]
+
+
+def _keeps(process: psutil.Process) -> bool:
+    return any(_KEEPER in part for part in process.cmdline())
 
 
 def works(process: psutil.Process) -> bool:
