@@ -29,7 +29,7 @@ from airflow_exclusive.airflow.mixin import ExclusiveMixin
 from airflow_exclusive.core.errors import InvalidSetting
 from tests.airflow.compat import UnknownArgument
 from tests.airflow.context import context_of
-from tests.support.fakes import world
+from tests.support.fakes import World
 
 Make = Callable[..., Any]
 
@@ -454,10 +454,9 @@ class Named(BaseOperator):
         return self.job_name, self.redis_conn_id
 
 
-def test_an_argument_that_the_operator_has_itself_is_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
-    made, asked = world(), []
-    made.guard.close = lambda: None  # type: ignore[attr-defined]
-    monkeypatch.setattr(connections, "open_guard", lambda *names: asked.append(names) or made.guard)
+def test_an_argument_that_the_operator_has_itself_is_its_own(admitting: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[Any] = []
+    monkeypatch.setattr(connections, "open_guard", lambda *names: asked.append(names) or admitting.guard)
     with DAG("any", schedule=None, default_args={"redis_conn_id": "app", "exclusive_redis_conn_id": "locks"}):
         task: Any = exclusive(Named)(
             task_id="work", job_name="remote {{ 1 }}", exclusive_job_name="ours {{ 2 }}", do_xcom_push=False
@@ -466,7 +465,7 @@ def test_an_argument_that_the_operator_has_itself_is_its_own(monkeypatch: pytest
     task.render_template_fields({}, jinja_env=SandboxedEnvironment())
     assert task.execute(context_of(task)) == ("remote 1", "app")
     assert asked == [("locks", None)]
-    assert [request.job_name for request in made.statuses.requests] == ["ours 2"]
+    assert [request.job_name for request in admitting.statuses.requests] == ["ours 2"]
 
 
 def test_left_out_ours_has_its_default_and_the_operators_its_own() -> None:
