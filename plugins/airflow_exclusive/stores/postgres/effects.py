@@ -67,7 +67,10 @@ class _SqlAlchemy:
             self.execute("BEGIN")
 
     def execute(self, text: str, params: Mapping[str, Any] | None = None) -> Any:
-        return self._executor.exec_driver_sql(text, dict(params) if params else None)
+        executor = self._executor
+        if not executor.in_transaction():  # SQLAlchemy 1.4 would commit this by itself
+            raise ExclusiveError(f"its transaction {_ENDED_INSIDE}")
+        return executor.exec_driver_sql(text, dict(params) if params else None)
 
     @property
     def _executor(self) -> Any:
@@ -86,6 +89,11 @@ class _SqlAlchemy:
         # SQLAlchemy 1.4 connections have no commit() of their own, only their transaction has.
         target = self._conn if hasattr(self._conn, how) else self._conn.get_transaction()
         getattr(target, how)()
+
+
+_ENDED_INSIDE = (
+    "failed or ended in the block: let an error in the block end the block, and neither commit nor roll back inside"
+)
 
 
 class EffectTransaction:
@@ -154,8 +162,7 @@ def _ensure_intact(connection: _Connection, schema: str, identity: Mapping[str, 
             raise
         cause = error
     raise ExclusiveError(
-        f"{identity['job_name']} {identity['run_key']} step {identity['step']!r}: its transaction failed or ended in"
-        " the block: let an error in the block end the block, and neither commit nor roll back inside"
+        f"{identity['job_name']} {identity['run_key']} step {identity['step']!r}: its transaction {_ENDED_INSIDE}"
     ) from cause
 
 
