@@ -47,6 +47,11 @@ def guarded_with_long_lease() -> None:
 
 
 @dag(schedule=None, start_date=START, catchup=False)
+def guarded_that_is_only_warned() -> None:
+    work.override(on_lease_lost="warn")("{{ dag_run.conf['folder'] }}")
+
+
+@dag(schedule=None, start_date=START, catchup=False)
 def guarded_with_timeout() -> None:
     work.override(execution_timeout=TIMEOUT)("{{ dag_run.conf['folder'] }}")
 
@@ -197,6 +202,7 @@ def guarded_bash_with_timeout() -> None:
 guarded()
 guarded_once()
 guarded_with_long_lease()
+guarded_that_is_only_warned()
 guarded_with_timeout()
 guarded_for_others()
 guarded_fork_with_timeout()
