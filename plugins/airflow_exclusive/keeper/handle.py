@@ -35,6 +35,8 @@ _LAST_MOMENT = 0.05
 """Part of the ttl."""
 _SILENT_AT_LAST = 0.1
 """Part of the ttl: longer than a keeper sleeps, and what is left of the lease when the job has to be dead."""
+_HELD_UP = 0.5
+"""Part of the ttl."""
 _SHORTEST_LOOK = 0.05
 _SAYING_TAKES = 0.1
 _SAYINGS_AT_MOST = 5
@@ -156,11 +158,15 @@ class KeeperHandle:
         """Replace a keeper that died, or hangs: what it knew is on the page.
 
         Its silence is counted in looks, not by a clock: who was held up, by C code or with the whole node, sees it late
-        but has no reason to find it hung.
+        but has no reason to find it hung. After so long that the lease is over the count begins anew: to whoever goes
+        on then, it is the stores that say so, unless the keeper stays silent.
         """
         look_every = min(max(0.2, self._order.ttl / 15), 1.0)
-        turns, silent, pause = 0, 0.0, look_every
+        turns, silent, pause, looked_at = 0, 0.0, look_every, clock()
         while not self._stopping.wait(pause):
+            if clock() - looked_at > pause + _HELD_UP * self._order.ttl:
+                silent = -pause
+            looked_at = clock()
             with self._replacing:
                 if self._stopping.is_set():
                     return
