@@ -20,7 +20,7 @@ _NAMES = ("token", "owner", "run_key", "job_name", "generation", "attempt")
 _LATE = re.compile(r"\{\{ lease\.(" + "|".join(_NAMES) + r") \}\}")
 
 
-_FILTERED = re.compile(r"\{[{%](?:(?![%}]\}).)*?\blease\s*\.\s*(\w+)\s*\|", re.DOTALL)
+_FILTERED = re.compile(r"\{[{%](?:(?![%}]\}).)*?(?<![\w.])lease\s*\.\s*(" + "|".join(_NAMES) + r")\s*\|", re.DOTALL)
 
 
 class LeaseInTemplate:
@@ -42,6 +42,10 @@ class _Placeholder:
         return f"{{{{ lease.{self._name} }}}}"
 
     __html__ = __str__
+
+    def __repr__(self) -> str:
+        """Within a list or dict."""
+        return repr(str(self))
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):

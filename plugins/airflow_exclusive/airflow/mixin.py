@@ -103,7 +103,7 @@ class ExclusiveMixin:
         super().__init_subclass__(**kwargs)
         if deps := reschedule_deps():
             cls.deps = cls.deps | deps  # type: ignore[attr-defined]
-        cls.own_names = taken(_OWN, [base for base in cls.__mro__ if not issubclass(base, ExclusiveMixin)])
+        cls.own_names = taken(_OWN, cls.__mro__[cls.__mro__.index(ExclusiveMixin) + 1 :])
         if cls.__init__ is ExclusiveMixin.__init__:
 
             @wraps(ExclusiveMixin.__init__)

@@ -38,10 +38,11 @@ def sharing(descriptor: int) -> Iterator[psutil.Process]:
     import psutil
 
     path = str(Path(f"/proc/self/fd/{descriptor}").readlink())
-    own = [where for where, name in _mapped_files("self") if name == path]
+    # With its name: a segment of shared memory, of a database say, may have the same device and inode.
+    own = {file for file in _mapped_files("self") if file[1] == path}
     for process in psutil.process_iter():
         with suppress(psutil.Error, OSError):
-            if process.pid != os.getpid() and any(where in own for where, _ in _mapped_files(str(process.pid))):
+            if process.pid != os.getpid() and any(file in own for file in _mapped_files(str(process.pid))):
                 yield process
 
 
