@@ -15,7 +15,7 @@ import psycopg
 import psycopg2  # type: ignore[import-untyped]
 import pytest
 import sqlalchemy
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import Session, registry
 
 from airflow_exclusive.core.errors import ExclusiveError, InvalidSetting, LeaseLost, StaleWrite, StoreMisconfigured
 from airflow_exclusive.stores.postgres.effects import transaction
@@ -279,6 +279,36 @@ def test_a_block_that_rolls_back_to_a_savepoint_from_before_is_no_success(
         with pytest.raises(ExclusiveError, match="neither commit nor roll back inside"):
             roll_back(conn)
         assert not add(Attempt(), conn)
+    assert total() == 1
+
+
+class Once(registry().generate_base()):  # type: ignore[misc]
+    __tablename__ = "once"
+    id = sqlalchemy.Column(sqlalchemy.Integer, primary_key=True)
+
+
+@pytest.mark.parametrize("autocommit", [False, True])
+@pytest.mark.parametrize("driver", sorted({"psycopg2", NEWEST_DRIVER}))
+def test_a_session_whose_flush_fails_is_rolled_back_and_its_connection_usable(
+    effects_database: str, connection: psycopg.Connection, total: Callable[[], int], driver: str, autocommit: bool
+) -> None:
+    connection.execute("DROP TABLE IF EXISTS once; CREATE TABLE once (id int PRIMARY KEY); INSERT INTO once VALUES (1)")
+
+    def flush(session: Any) -> None:
+        with transaction(Attempt(), session, "main") as tx:
+            tx.execute(ADD, {"n": 1})
+            session.add(Once(id=1))
+            session.flush()
+
+    with opened_sqlalchemy(effects_database, driver=driver, session=True, autocommit=autocommit) as session:
+        with pytest.raises(sqlalchemy.exc.IntegrityError):
+            flush(session)
+        assert total() == 0
+        assert not add(Attempt(), session)
+        engine = session.get_bind()
+        session.close()
+        with Session(engine) as next_one:  # on the same connection, from the pool
+            assert next_one.execute(sqlalchemy.text("SELECT 1")).scalar() == 1
     assert total() == 1
 
 

@@ -59,7 +59,7 @@ class _SqlAlchemy:
 
     def __init__(self, conn: Any) -> None:
         self._conn = conn
-        executor = self._executor
+        self._begun = executor = self._executor
         if not executor.in_transaction():
             executor.begin()  # SQLAlchemy 1.4 would commit each statement by itself
         self._own_begin = bool(executor.connection.dbapi_connection.autocommit)
@@ -78,14 +78,17 @@ class _SqlAlchemy:
         return self._conn.connection() if hasattr(self._conn, "get_bind") else self._conn
 
     def commit(self) -> None:
+        if self._own_begin:
+            self.execute("COMMIT")
         self._finish("commit")
 
     def rollback(self) -> None:
+        if self._own_begin:
+            with suppress(Exception):  # a session whose flush failed gives no connection before it is rolled back
+                self._begun.exec_driver_sql("ROLLBACK")
         self._finish("rollback")
 
     def _finish(self, how: str) -> None:
-        if self._own_begin:
-            self.execute(how)
         # SQLAlchemy 1.4 connections have no commit() of their own, only their transaction has.
         target = self._conn if hasattr(self._conn, how) else self._conn.get_transaction()
         getattr(target, how)()
