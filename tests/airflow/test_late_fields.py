@@ -104,6 +104,16 @@ def test_it_may_be_written_down_beside_others(lease: Lease) -> None:
     assert filled_in(rendered(text, day="monday"), lease) == "a42 42 MONDAY; cat 42 | sort"
 
 
+@pytest.mark.parametrize("text", ["{{ [lease.token, day] }}", "{{ {'token': lease.token} | string }}"])
+def test_within_a_list_or_dict_it_is_text(lease: Lease, text: str) -> None:
+    assert "'42'" in filled_in(rendered(text, day="monday"), lease)
+
+
+def test_another_lease_is_not_ours(lease: Lease) -> None:
+    text = "{{ params.lease.token | upper }} {% for lease in leases %}{{ lease.name | upper }}{% endfor %}"
+    assert filled_in(rendered(text, params={"lease": {"token": "a"}}, leases=[{"name": "b"}]), lease) == "A B"
+
+
 def test_native_rendering_keeps_its_place(lease: Lease) -> None:
     with DAG("any", schedule=None, render_template_as_native_obj=True) as dag:
         operator: Any = exclusive(Templated)(task_id="work", text=["{{ lease.token }}", "{{ 7 }}"])

@@ -486,6 +486,20 @@ def test_what_is_wrong_with_such_an_argument_is_told_under_its_name() -> None:
             exclusive(Named)(task_id="without", exclusive_job_name="a")
 
 
+def test_a_class_that_passes_on_one_of_our_arguments_takes_no_name_from_us() -> None:
+    class Defaults:
+        def __init__(self, *, lock_ttl: float = 45, **kwargs: Any) -> None:
+            super().__init__(lock_ttl=lock_ttl, **kwargs)
+
+    class Mine(Defaults, ExclusiveBashOperator):
+        def __init__(self, **kwargs: Any) -> None:
+            super().__init__(**kwargs)
+
+    with DAG("any", schedule=None):
+        task: Any = Mine(task_id="work", bash_command="true")
+    assert (task.lease_settings.ttl, task.own_names) == (45, {})
+
+
 def test_a_class_of_ones_own_gets_them_by_the_same_names() -> None:
     class Mine(ExclusiveMixin, Named):
         def __init__(self, **kwargs: Any) -> None:

@@ -15,6 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import airflow_exclusive
+from airflow_exclusive.keeper import started
 from airflow_exclusive.keeper.page import Entry, Page
 from airflow_exclusive.keeper.started import sharing
 from tests.support.waiting import eventually
@@ -102,6 +103,17 @@ def test_who_shares_a_page_is_found_and_who_shares_another_one_is_not(kind: str)
         os.waitpid(fork, 0)
         made.close()
         other.close()
+
+
+def test_who_shares_something_else_with_the_number_of_a_page_does_not_share_the_page(
+    page: Page, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Segments of shared memory, of databases say, are on the device of pages in memory, with numbers of their own."""
+    path = str(Path(f"/proc/self/fd/{page.descriptor}").readlink())
+    number = ("00:01", "32770")
+    mapped = {"self": [(number, path)]}
+    monkeypatch.setattr(started, "_mapped_files", lambda pid: mapped.get(pid, [(number, "/SYSV00000000 (deleted)")]))
+    assert list(sharing(page.descriptor)) == []
 
 
 _FILL = """

@@ -158,8 +158,8 @@ class KeeperHandle:
         """Replace a keeper that died, or hangs: what it knew is on the page.
 
         Its silence is counted in looks, not by a clock: who was held up, by C code or with the whole node, sees it late
-        but has no reason to find it hung. After so long that the lease is over the count begins anew: to whoever goes
-        on then, it is the stores that say so, unless the keeper stays silent.
+        but has no reason to find it hung. After half a lease the count begins anew: a job that goes on then is to hear
+        from the stores that it is over, rather than be ended for a silence from before.
         """
         look_every = min(max(0.2, self._order.ttl / 15), 1.0)
         turns, silent, pause, looked_at = 0, 0.0, look_every, clock()
@@ -181,7 +181,7 @@ class KeeperHandle:
                         self._end_job_in_time(self._window())
                     elif not entry.ready or silent >= _SILENT_AT_LAST * self._order.ttl:
                         # If the lease was lost already, the next keeper ends the job, as long as it wouldn't lapse.
-                        self._end_job_in_time(replace(self._window(), lost=None))
+                        self._end_job_in_time(replace(self._window(), lost=None), late=self._order.renew)
                 if not dead and silent < self._patience(entry):
                     continue
                 if (entry.lost is not None or self.trusted_for <= 0) and self._order.on_lease_lost != "stop":
@@ -193,10 +193,11 @@ class KeeperHandle:
                     continue
                 turns, silent = 0, 0.0
 
-    def _end_job_in_time(self, window: TrustWindow) -> None:
+    def _end_job_in_time(self, window: TrustWindow, *, late: bool = False) -> None:
         """Where no keeper does: none could be started any more, it hangs, or its signals don't get here.
 
         The first process of a container gets no signal from inside that it doesn't handle, not even SIGKILL.
+        late: the keeper may only be late, and renew the lease yet.
         """
         if clock() >= window.kill_at:
             with suppress(Exception):  # no more than this: to look into a process may take for ever
@@ -204,7 +205,8 @@ class KeeperHandle:
                 ending.start()
                 ending.join(_LAST_MOMENT * self._order.ttl)
             os._exit(_KILLED)
-        if clock() >= window.stop_at and os.getpid() != _INIT and not self._told:
+        stop_at = max(window.stop_at, window.last_call) if late else window.stop_at
+        if clock() >= stop_at and os.getpid() != _INIT and not self._told:
             self._told = True
             self._say(logging.ERROR, "no keeper renews the lease any more: the job is stopped", wait=_SAYING_TAKES)
             os.kill(os.getpid(), signal.SIGTERM)
