@@ -453,6 +453,15 @@ def test_a_released_job_with_a_fixed_lease_is_stopped_long_before_that_ends(
     assert outcomes(guard) == ["released"]
 
 
+def test_the_keeper_of_a_fixed_lease_rests_while_its_job_stops(job: Any) -> None:
+    """Then its time to ask for the lease comes, which is lost."""
+    runner = job(on_lease_lost="stop", ttl=LONG_TTL, renew=False, max_run_time=9.5)
+    runner.tell("ignore_sigterm")
+    eventually(lambda: runner.tell("check") != "held", PATIENCE)
+    before = runner.tell("turns")
+    assert stays(lambda: runner.tell("turns") < before + 20, 1.5)
+
+
 def test_a_released_job_is_killed_though_its_keeper_freezes_after_telling_it(job: Any, guard: JobGuard) -> None:
     runner = job(on_lease_lost="stop", ttl=TTL)
     runner.tell("ignore_sigterm")

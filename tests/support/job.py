@@ -71,6 +71,11 @@ def keeper(lease: Lease) -> int:
     return int(lease._keeper.pid)  # type: ignore[attr-defined]
 
 
+def turns(lease: Lease) -> int:
+    """How often its keeper has looked around."""
+    return int(lease._keeper._page.read().turns)  # type: ignore[attr-defined]
+
+
 def lose_the_package(lease: Lease, *, boot: str = "raise SystemExit(1)") -> None:
     """From now on no keeper can be started any more, as in the middle of an upgrade."""
     handle._BOOT = boot
@@ -137,6 +142,7 @@ COMMANDS: dict[str, Callable[..., Any]] = {
         fork,
         spawn,
         keeper,
+        turns,
         lose_the_package,
         freeze_new_keepers,
         fork_and_leave,

@@ -65,7 +65,7 @@ class TrustWindow:
     @property
     def last_call(self) -> float:
         """Until then stopping may be put off, if nothing speaks against a renewal: it only comes late."""
-        return self.confirmed + _LAST_CALL * self.ttl
+        return self.stop_at if self.lost is not None or not self.renew else self.confirmed + _LAST_CALL * self.ttl
 
     @property
     def deadline(self) -> float:
@@ -78,10 +78,14 @@ class TrustWindow:
         window_end = self.confirmed + _KILL_AT * self.ttl
         return window_end if self.lost is None else min(self.lost + self.grace, window_end)
 
-    def action(self, now: float) -> Action:
+    def action(self, now: float, *, only_late: bool = False) -> Action:
+        """What is due.
+
+        only_late: no renewal has failed, they may come yet.
+        """
         if now >= self.kill_at:
             return Action.KILL
-        if now >= self.stop_at:
+        if now >= (self.last_call if only_late else self.stop_at):
             return Action.STOP
         if self.renew and now >= self.renew_at:
             return Action.RENEW
@@ -90,5 +94,5 @@ class TrustWindow:
     def next_change(self, now: float) -> float:
         """Seconds until `action` can answer something else (0 while it is time to renew)."""
         moments = [self.renew_at] if self.renew else []
-        moments += [self.stop_at, self.kill_at]
+        moments += [self.stop_at, self.last_call, self.kill_at]
         return min((moment - now for moment in moments if moment > now), default=0.0)

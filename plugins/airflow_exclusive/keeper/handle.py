@@ -14,7 +14,7 @@ from pathlib import Path
 
 from airflow_exclusive.core.admission import Claim
 from airflow_exclusive.core.settings import LeaseSettings
-from airflow_exclusive.core.timing import TrustWindow
+from airflow_exclusive.core.timing import Action, TrustWindow
 from airflow_exclusive.keeper.order import Order
 from airflow_exclusive.keeper.page import Entry, Page
 from airflow_exclusive.keeper.started import end_started, kill_family
@@ -181,7 +181,7 @@ class KeeperHandle:
                         self._end_job_in_time(self._window())
                     elif not entry.ready or silent >= _SILENT_AT_LAST * self._order.ttl:
                         # If the lease was lost already, the next keeper ends the job, as long as it wouldn't lapse.
-                        self._end_job_in_time(replace(self._window(), lost=None), late=self._order.renew)
+                        self._end_job_in_time(replace(self._window(), lost=None), only_late=True)
                 if not dead and silent < self._patience(entry):
                     continue
                 if (entry.lost is not None or self.trusted_for <= 0) and self._order.on_lease_lost != "stop":
@@ -193,20 +193,20 @@ class KeeperHandle:
                     continue
                 turns, silent = 0, 0.0
 
-    def _end_job_in_time(self, window: TrustWindow, *, late: bool = False) -> None:
+    def _end_job_in_time(self, window: TrustWindow, *, only_late: bool = False) -> None:
         """Where no keeper does: none could be started any more, it hangs, or its signals don't get here.
 
         The first process of a container gets no signal from inside that it doesn't handle, not even SIGKILL.
-        late: the keeper may only be late, and renew the lease yet.
+        only_late: the keeper may renew the lease yet.
         """
-        if clock() >= window.kill_at:
+        action = window.action(clock(), only_late=only_late)
+        if action is Action.KILL:
             with suppress(Exception):  # no more than this: to look into a process may take for ever
                 ending = threading.Thread(target=self._end_started, daemon=True)
                 ending.start()
                 ending.join(_LAST_MOMENT * self._order.ttl)
             os._exit(_KILLED)
-        stop_at = max(window.stop_at, window.last_call) if late else window.stop_at
-        if clock() >= stop_at and os.getpid() != _INIT and not self._told:
+        if action is Action.STOP and os.getpid() != _INIT and not self._told:
             self._told = True
             self._say(logging.ERROR, "no keeper renews the lease any more: the job is stopped", wait=_SAYING_TAKES)
             os.kill(os.getpid(), signal.SIGTERM)

@@ -79,7 +79,7 @@ class KeeperProcess:
             self._take_results()
             if self._time_left() <= 0 and self.window.lost is None:
                 self._lose("the job is past its max_run_time")
-            if not self._act(self.window.action(clock())):
+            if not self._act(self.window.action(clock(), only_late=not self._excuse)):
                 return
 
     def _act(self, action: Action) -> bool:
@@ -94,9 +94,6 @@ class KeeperProcess:
             if clock() >= self._ask_at:
                 self._ask_at = clock() + self._ask_every
                 self._truth.begin()
-            return True
-        if self.window.lost is None and self._only_late():
-            self._renew()
             return True
         if self.window.lost is None:
             self._lose(f"{self._excuse or self._default_excuse()}; last confirmed {self._age():.1f} s ago")
@@ -116,10 +113,6 @@ class KeeperProcess:
     def _time_left(self) -> float:
         """Of its max_run_time, in seconds."""
         return math.inf if self.order.must_end_at is None else self.order.must_end_at - clock()
-
-    def _only_late(self) -> bool:
-        """Nothing failed yet: on a busy machine this process started late, or waits for an answer."""
-        return self.order.renew and not self._excuse and clock() < self.window.last_call
 
     def _renew(self) -> None:
         now = clock()
@@ -160,6 +153,7 @@ class KeeperProcess:
 
     def _lose(self, reason: str) -> None:
         self.window = replace(self.window, lost=clock())
+        self._ask_at = math.inf  # it has been answered
         self._write(lost=self.window.lost, reason=reason)
         self._say(f"the lease is lost: {reason}")
 
