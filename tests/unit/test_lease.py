@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextvars
 import logging
 import os
 import signal
@@ -10,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from airflow_exclusive.core import lease as lease_module
 from airflow_exclusive.core.admission import Admitted
 from airflow_exclusive.core.errors import InvalidSetting, LeaseLost, StoreUnavailable
 from airflow_exclusive.core.lease import Lease, current_lease
@@ -72,6 +74,88 @@ def test_what_the_block_starts_is_told_of_the_lease_by_its_environment(monkeypat
         assert {name: os.environ[name] for name in lease.environment} == lease.environment
     assert os.environ["EXCLUSIVE_TOKEN"] == "of the job around"
     assert "EXCLUSIVE_OWNER" not in os.environ
+
+
+def told() -> str | None:
+    return os.environ.get("EXCLUSIVE_OWNER")
+
+
+def test_what_is_started_within_an_inner_lease_is_told_of_that() -> None:
+    (_, outer), (_, inner) = leased(), leased()
+    with outer:
+        with inner:
+            assert told() == inner.owner
+        assert told() == outer.owner
+    assert told() is None
+
+
+def test_where_leases_overlap_in_threads_nobody_is_told_a_wrong_one() -> None:
+    (_, one), (_, other) = leased(), leased()
+    entered, leave = threading.Event(), threading.Event()
+
+    def hold_the_other() -> None:
+        with other:
+            entered.set()
+            leave.wait(10)
+
+    thread = threading.Thread(target=hold_the_other)
+    with one:
+        thread.start()
+        assert entered.wait(10)
+        assert not set(one.environment) & set(os.environ)
+        leave.set()
+        thread.join()
+        assert told() == one.owner
+    assert told() is None
+
+
+def test_whichever_of_overlapping_leases_ends_first_leaves_nothing_behind() -> None:
+    (_, one), (_, other) = leased(), leased()
+    in_another_thread = contextvars.Context()
+    one.__enter__()
+    in_another_thread.run(other.__enter__)
+    one.__exit__(None, None, None)
+    assert told() == other.owner
+    in_another_thread.run(other.__exit__, None, None, None)
+    assert told() is None
+
+
+def test_a_block_left_in_another_context_than_entered_is_ended_all_the_same() -> None:
+    """As by `asyncio.to_thread`, or a dependency of a web framework."""
+    made, lease = leased()
+    contextvars.copy_context().run(lease.__enter__)
+    contextvars.copy_context().run(lease.__exit__, None, None, None)
+    assert made.statuses.finished == [("success", None, 0.0)]
+    assert told() is None
+
+
+def test_who_is_told_to_end_before_signals_are_held_back_ends_the_attempt(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else it would be renewed for as long as the process lives."""
+    made, lease = leased()
+    held_back = lease_module.undisturbed
+
+    def interrupted() -> None:
+        monkeypatch.setattr(lease_module, "undisturbed", held_back)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(lease_module, "undisturbed", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        end(lease, None)
+    assert made.statuses.finished == [("failed", "KeyboardInterrupt: ", 0.0)]
+
+
+def test_a_keeper_that_cannot_be_stopped_does_not_keep_the_end_from_being_recorded(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    made, lease = leased()
+
+    def fail(_: object) -> None:
+        raise OSError("Bad file descriptor")
+
+    monkeypatch.setattr(FakeKeeper, "stop", fail)
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        end(lease, None)
+    assert made.statuses.finished == [("success", None, 0.0)]
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=lambda number: number.name)

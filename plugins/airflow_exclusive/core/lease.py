@@ -5,12 +5,13 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from contextvars import ContextVar, Token
 from types import TracebackType
 from typing import Any, Protocol
 
 from airflow_exclusive.core.admission import Claim
+from airflow_exclusive.core.environment import NAMES, Environment, Told
 from airflow_exclusive.core.errors import InvalidSetting, LeaseLost
 from airflow_exclusive.core.ports import Keeper
 from airflow_exclusive.core.settings import LeaseSettings
@@ -19,6 +20,7 @@ from airflow_exclusive.core.undisturbed import undisturbed
 log = logging.getLogger(__name__)
 
 _current: ContextVar[Lease | None] = ContextVar("airflow_exclusive_lease", default=None)
+_environment = Environment()
 
 
 def current_lease() -> Lease:
@@ -84,7 +86,6 @@ class Lease:
         self._pid = os.getpid()
         self._finished = False
         self._warned = False
-        self._environment_before: dict[str, str | None] = {}
         self._reset: Token[Lease | None] | None = None
 
     @property
@@ -116,15 +117,13 @@ class Lease:
 
     @property
     def environment(self) -> dict[str, str]:
-        """What child processes are told about the lease."""
-        return {
-            "EXCLUSIVE_JOB": self.job_name,
-            "EXCLUSIVE_RUN_KEY": self.run_key,
-            "EXCLUSIVE_TOKEN": str(self.token),
-            "EXCLUSIVE_GENERATION": str(self.generation),
-            "EXCLUSIVE_OWNER": self.owner,
-            "EXCLUSIVE_SCHEMA": self._schema,
-        }
+        """What child processes are told about the lease.
+
+        They find it in their own, unless leases overlap in threads: then give it to them, with `env={**os.environ,
+        **lease.environment}`.
+        """
+        said = (self.job_name, self.run_key, str(self.token), str(self.generation), self.owner, self._schema)
+        return dict(zip(NAMES, said, strict=True))
 
     @property
     def finished(self) -> bool:
@@ -178,8 +177,10 @@ class Lease:
         # Once its keeper is told to stop, nobody else would close the attempt: left here, it would have to lapse.
         with undisturbed():
             self._finished = True
-            self._keeper.stop()
-            self._on_finish(self, outcome, error, result)
+            try:
+                self._keeper.stop()
+            finally:
+                self._on_finish(self, outcome, error, result)
 
     @property
     def _forked(self) -> bool:
@@ -187,37 +188,40 @@ class Lease:
         return self._pid != os.getpid()
 
     def __enter__(self) -> Lease:
+        around = _current.get()
         self._reset = _current.set(self)
         # By its environment the keeper, or the next attempt's, knows what this one has started.
-        self._environment_before = {name: os.environ.get(name) for name in self.environment}
-        os.environ.update(self.environment)
+        _environment.enter(Told(self.owner, None if around is None else around.owner, self.environment))
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._reset is not None:
-            _current.reset(self._reset)
-            self._reset = None
-        if self._forked:
-            return
-        self._restore_environment()
-        if error is None:
-            if not self._finished:
-                self.finish()
-            return
-        if not self._finished:
-            with undisturbed():
-                try:
-                    self.finish("failed", f"{type(error).__name__}: {error}"[:2000])
-                except Exception as refused:  # the job's own error is the one to report
-                    log.warning("could not record the failure of %s %s: %s", self.job_name, self.run_key, refused)
+        try:
+            if not self._forked and not self._finished:
+                self._end_for(error)
+        finally:
+            if not self._forked:
+                _environment.leave(self.owner)
+            if self._reset is not None:
+                with suppress(ValueError):  # left in another context than entered, by another thread say
+                    _current.reset(self._reset)
 
-    def _restore_environment(self) -> None:
-        if os.environ.get("EXCLUSIVE_OWNER") != self.owner:  # another thread's lease has its own there
-            return
-        for name, value in self._environment_before.items():
-            if value is None:
-                os.environ.pop(name, None)
-            else:
-                os.environ[name] = value
+    def _end_for(self, error: BaseException | None) -> None:
+        """Whatever happens: an attempt that isn't finished would be renewed for as long as the process lives."""
+        if error is None:
+            try:
+                self.finish()
+            except BaseException as interrupted:  # told to end, before anything was held back
+                if not self._finished:
+                    self._fail(interrupted)
+                raise
+        else:
+            self._fail(error)
+
+    def _fail(self, error: BaseException) -> None:
+        with undisturbed():
+            try:
+                self.finish("failed", f"{type(error).__name__}: {error}"[:2000])
+            except Exception as refused:  # the job's own error is the one to report
+                log.warning("could not record the failure of %s %s: %s", self.job_name, self.run_key, refused)
