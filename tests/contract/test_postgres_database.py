@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket
 import threading
 import time
@@ -13,9 +14,10 @@ import pytest
 from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
-from airflow_exclusive.core.admission import Claim
+from airflow_exclusive.core.admission import AlreadyDone, Busy, Claim, Verdict
 from airflow_exclusive.core.errors import ExclusiveError, InvalidSetting, StoreMisconfigured, StoreUnavailable
 from airflow_exclusive.core.settings import LeaseSettings
+from airflow_exclusive.stores.postgres.async_statuses import AsyncPostgresStatuses
 from airflow_exclusive.stores.postgres.connection import connect
 from airflow_exclusive.stores.postgres.database import Database
 from airflow_exclusive.stores.postgres.schema import upgrade
@@ -34,6 +36,87 @@ def ledger(database: str) -> Iterator[Ledger]:
 
 def other_role(dsn: str, role: str) -> str:
     return make_conninfo(dsn, options=f"-c role={role}")
+
+
+# whatever the database's own settings are
+
+
+@pytest.mark.parametrize(
+    ("setting", "value"),
+    [
+        ("client_encoding", "SQL_ASCII"),
+        ("client_encoding", "LATIN1"),
+        ("datestyle", "German"),
+        ("datestyle", "SQL, DMY"),
+        ("datestyle", "Postgres"),
+        ("intervalstyle", "iso_8601"),
+        ("timezone", "Asia/Kathmandu"),
+        ("bytea_output", "escape"),
+        ("standard_conforming_strings", "off"),
+        ("default_transaction_isolation", "serializable"),
+        ("search_path", "nowhere"),
+    ],
+)
+def test_settings_of_the_database_change_no_answer(
+    database: str, connection: psycopg.Connection, setting: str, value: str
+) -> None:
+    name = sql.Identifier(connection.info.dbname)
+    statement = sql.SQL("ALTER DATABASE {} SET {} = {}").format(name, sql.Identifier(setting), sql.Literal(value))
+    if setting == "search_path":
+        statement = sql.SQL("ALTER DATABASE {} SET search_path = {}").format(name, sql.Identifier(value))
+    connection.execute(statement)
+    ask_and_finish(database)
+
+
+@pytest.mark.parametrize("encoding", ["SQL_ASCII", "LATIN1"])
+def test_the_environments_encoding_changes_no_answer(
+    database: str, encoding: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PGCLIENTENCODING", encoding)
+    ask_and_finish(database)
+
+
+def test_a_database_without_an_encoding_changes_no_answer(database: str, connection: psycopg.Connection) -> None:
+    """What `initdb` makes where the locale is C."""
+    name = f"{connection.info.dbname}_ascii"
+    statement = sql.SQL("CREATE DATABASE {} ENCODING SQL_ASCII LOCALE 'C' TEMPLATE template0")
+    connection.execute(statement.format(sql.Identifier(name)))
+    try:
+        dsn = make_conninfo(database, dbname=name)
+        upgrade(dsn)
+        ask_and_finish(dsn)
+    finally:
+        connection.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
+
+
+def ask_and_finish(dsn: str) -> None:
+    """Every kind of answer, with the times and the names that are in it."""
+    asked = time.time()
+    ledger = Ledger(dsn)
+    try:
+        claim = ledger.statuses.claim(request("tick", node="узел"), SETTINGS)
+        assert isinstance(claim, Claim)
+        busy = ledger.statuses.claim(request("tick", node="node b"), SETTINGS)
+        assert isinstance(busy, Busy)
+        assert busy.holder is not None
+        assert busy.holder.node_id == "узел"
+        assert busy.holder.started_at is not None
+        assert abs(busy.holder.started_at.timestamp() - asked) < 3600
+        assert isinstance(asyncio.run(_look(dsn)), Busy)
+        assert ledger.statuses.finish(claim, "success", None, 0, result="итог") == "success"
+        done = ledger.statuses.claim(request("tick", node="node b"), SETTINGS)
+        assert isinstance(done, AlreadyDone)
+        assert [attempt.outcome for attempt in ledger.statuses.history(JOB, None, 10)] == ["success"]
+    finally:
+        ledger.close()
+
+
+async def _look(dsn: str) -> Verdict:
+    statuses = AsyncPostgresStatuses(dsn)
+    try:
+        return await statuses.look(request("tick", node="node c"))
+    finally:
+        await statuses.close()
 
 
 # many at once

@@ -17,6 +17,7 @@ from deploy.embedded.postgres import PostgresServer
 from deploy.embedded.release import PROJECT
 from tests.contract import test_postgres_statuses as statuses
 from tests.contract.test_postgres_database import (  # noqa: F401
+    ask_and_finish,
     lost,
     test_a_claim_whose_reply_was_lost_is_found_again,
     test_of_four_processes_one_runs_each_tick_with_growing_tokens,
@@ -61,6 +62,17 @@ def test_it_is_in_transaction_mode(pgbouncer: PgBouncer) -> None:
         console.prepare_threshold = None
         told = psycopg.ClientCursor(console).execute("SHOW CONFIG").fetchall()
     assert ("pool_mode", "transaction") in [row[:2] for row in told]
+
+
+@pytest.mark.parametrize("setting", ["datestyle = 'German'", "client_encoding = 'SQL_ASCII'"])
+def test_settings_of_the_database_change_no_answer(
+    database: str, pgbouncer: PgBouncer, connection: psycopg.Connection, setting: str
+) -> None:
+    name = connection.info.dbname
+    connection.execute(f"ALTER DATABASE {name} SET {setting}")
+    with psycopg.connect(pgbouncer.dsn("pgbouncer"), autocommit=True) as console:
+        psycopg.ClientCursor(console).execute(f"RECONNECT {name}")  # what was greeted before knows the setting of then
+    ask_and_finish(database)
 
 
 def test_a_run_from_admission_to_its_end(redis_url: str, database: str, postgres_server: PostgresServer) -> None:

@@ -11,6 +11,7 @@ import psycopg
 
 _OPTIONS: dict[str, Any] = {
     "autocommit": True,
+    "client_encoding": "UTF8",  # by itself it is the server's or the environment's, and the driver may answer in bytes
     "prepare_threshold": None,
     "application_name": "airflow-exclusive",
     "keepalives_idle": 5,
@@ -18,6 +19,8 @@ _OPTIONS: dict[str, Any] = {
     "keepalives_count": 3,
     "tcp_user_timeout": 15000,
 }
+_LEGIBLE = "SET datestyle = 'ISO'"
+"""One of the settings that a pooler in transaction mode keeps for each of its clients."""
 
 
 class ImpatientConnection(psycopg.Connection[Any]):
@@ -35,6 +38,8 @@ class ImpatientConnection(psycopg.Connection[Any]):
 def connect(dsn: str, *, connect_timeout: int, answer_within: float = math.inf) -> ImpatientConnection:
     connection = ImpatientConnection.connect(dsn, connect_timeout=connect_timeout, **_OPTIONS)
     connection.answer_within = answer_within
+    if not _tells_time(connection):
+        connection.execute(_LEGIBLE)
     return connection
 
 
@@ -50,7 +55,14 @@ class ImpatientAsyncConnection(psycopg.AsyncConnection[Any]):
 async def connect_async(dsn: str, *, connect_timeout: int, answer_within: float) -> ImpatientAsyncConnection:
     connection = await ImpatientAsyncConnection.connect(dsn, connect_timeout=connect_timeout, **_OPTIONS)
     connection.answer_within = answer_within
+    if not _tells_time(connection):
+        await connection.execute(_LEGIBLE)
     return connection
+
+
+def _tells_time(connection: psycopg.Connection[Any] | psycopg.AsyncConnection[Any]) -> bool:
+    """Whether the driver can read the server's times: role or database may have another style."""
+    return (connection.info.parameter_status("DateStyle") or "").startswith("ISO")
 
 
 def _limited(gen: Generator[Any, Any, Any], seconds: float) -> Generator[Any, Any, Any]:
