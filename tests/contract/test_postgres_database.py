@@ -83,7 +83,8 @@ def test_a_database_without_an_encoding_changes_no_answer(database: str, connect
     connection.execute(statement.format(sql.Identifier(name)))
     try:
         dsn = make_conninfo(database, dbname=name)
-        upgrade(dsn)
+        assert upgrade(dsn)
+        assert not upgrade(dsn)
         ask_and_finish(dsn)
     finally:
         connection.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))

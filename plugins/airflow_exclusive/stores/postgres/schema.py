@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from airflow_exclusive.stores.postgres.database import ErrorsMapped
 from airflow_exclusive.stores.postgres.statements import DEFAULT_SCHEMA, check_schema, functions, migrations, statement
 
@@ -16,7 +18,8 @@ def upgrade(dsn: str, *, schema: str = DEFAULT_SCHEMA, status: bool = True, effe
 
     check_schema(schema)
     applied = []
-    with ErrorsMapped(dsn, schema), psycopg.connect(dsn, connect_timeout=5, prepare_threshold=None) as connection:
+    options: dict[str, Any] = {"connect_timeout": 5, "prepare_threshold": None, "client_encoding": "UTF8"}
+    with ErrorsMapped(dsn, schema), psycopg.connect(dsn, **options) as connection:
         # Ends with the transaction, so it works behind a pooler; everything below is one transaction.
         connection.execute("SELECT pg_advisory_xact_lock(hashtext(%s))", [f"airflow-exclusive {schema}"])
         if not connection.execute("SELECT FROM pg_namespace WHERE nspname = %s", [schema]).rowcount:
