@@ -452,6 +452,69 @@ def test_a_signal_after_the_command_has_ended_leaves_its_success_to_be_recorded(
     assert cli.outcomes() == ["success"]
 
 
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1])
+def test_a_signal_while_it_asks_leaves_no_lease_behind(
+    cli: Cli, database: str, connection: psycopg.Connection, number: int
+) -> None:
+    cli.run("--", "true", run_key="2013-01-01T00:00:00Z")
+    waits = "SELECT FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query LIKE %s"
+    with psycopg.connect(database) as others:
+        others.execute("LOCK TABLE exclusive.scheduled_job_run IN ACCESS EXCLUSIVE MODE")
+        asking = cli.start_run("--no-renew", "--expected-duration", "3600", "--", "touch", "ran")
+        eventually(lambda: connection.execute(waits, ["%claim_attempt%"]).rowcount, timeout=PATIENCE)
+        asking.send_signal(number)
+        eventually(
+            lambda: asking.poll() is not None or connection.execute(waits, ["%withdrawn%"]).rowcount, timeout=PATIENCE
+        )
+        others.rollback()
+
+    done = ended(asking)
+    assert done.returncode == 128 + number
+    assert f"told to end by {signal.Signals(number).name}" in one_line(done)
+    assert cli.locks() == []
+    assert cli.run("--", "echo", "next").stdout == "next\n"
+    assert not (cli.folder / "ran").exists()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_that_is_ignored_is_so_while_it_asks(cli: Cli, number: int) -> None:
+    with cli.guard.hold(JOB, run_key="2013-01-01T00:00:00Z"):
+        waiting = cli.start_run("--wait", "inf", "--", "echo", "ran", ignores=number)
+        eventually(lambda: sleeps_at_the_gate(cli), timeout=PATIENCE)
+        waiting.send_signal(number)
+    done = ended(waiting)
+    assert (done.returncode, done.stdout) == (0, "ran\n")
+
+
+@pytest.mark.parametrize("moment", ["before", "after"])
+def test_a_signal_between_claim_and_command_ends_what_has_begun(
+    cli: Cli, monkeypatch: pytest.MonkeyPatch, moment: str
+) -> None:
+    """Before there is a keeper the claim is given back; after that it is the command that is told to end."""
+    claim, admit = cli.guard.statuses.claim, cli.guard.admit
+
+    def told_when_claimed(*args: Any) -> Any:
+        answer = claim(*args)
+        signal.raise_signal(signal.SIGINT)
+        return answer
+
+    def told_when_admitted(*args: Any, **options: Any) -> Any:
+        answer = admit(*args, **options)
+        signal.raise_signal(signal.SIGINT)
+        return answer
+
+    if moment == "before":
+        monkeypatch.setattr(cli.guard.statuses, "claim", told_when_claimed)
+    else:
+        monkeypatch.setattr(cli.guard, "admit", told_when_admitted)
+    command = [sys.executable, "-c", "import signal; signal.signal(signal.SIGINT, signal.SIG_DFL); signal.pause()"]
+    status = run_guarded(cli.guard, JOB, command, run_key=TICK, wait=0, rerun=False, settings=LeaseSettings())
+    assert status == 128 + signal.SIGINT
+    assert "running" not in cli.outcomes()
+    assert cli.locks() == []
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
 def test_a_command_that_handles_its_signal_decides_on_the_status(cli: Cli) -> None:
     process = cli.start_run("--", "sh", "-c", "trap 'exit 0' TERM; echo $$ > pid; while :; do sleep 0.05; done")
     cli.pid("pid")

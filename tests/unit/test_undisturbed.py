@@ -34,7 +34,7 @@ def closed_while_told(number: int, closed: list[bool]) -> None:
         closed.append(True)
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGALRM])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGALRM])
 def test_a_signal_is_told_at_the_end_and_once(number: int) -> None:
     closed: list[bool] = []
     with raising(number):

@@ -8,16 +8,17 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Sequence
+from contextlib import suppress
 from datetime import datetime, timezone
 from types import FrameType
 from zoneinfo import ZoneInfo
 
-from airflow_exclusive.core.admission import Admitted, AlreadyDone
+from airflow_exclusive.core.admission import Admitted, AlreadyDone, Claim
 from airflow_exclusive.core.errors import InvalidSetting, LeaseLost
 from airflow_exclusive.core.guard import Guard
 from airflow_exclusive.core.lease import Lease
+from airflow_exclusive.core.ports import Keeper
 from airflow_exclusive.core.settings import LeaseSettings
 from airflow_exclusive.core.ticks import tick_key
 from airflow_exclusive.core.timing import TrustWindow
@@ -29,7 +30,6 @@ _NOT_FOUND = 127
 _HOUR = 1
 """The place of the hour in a cron expression."""
 _BY_CHANCE = re.compile(r"(?i)(?<![a-z])[rh](?![a-z])")
-_ForwardTo = Callable[[subprocess.Popen[bytes]], None]
 _FORWARDED = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
 
 
@@ -68,17 +68,21 @@ def run_guarded(
     settings: LeaseSettings,
 ) -> int:
     """Ask for admission and run `command`. Gives the exit status, see `airflow-exclusive run --help`."""
-    admission = guard.admit(job, run_key=run_key, wait=wait, rerun=rerun, settings=settings)
-    _say(str(admission))
-    if not isinstance(admission, Admitted):
-        return 0 if isinstance(admission, AlreadyDone) else BUSY
-    with _signals_forwarded(admission.lease) as forward_to:  # until the end is recorded
-        return _run_and_finish(admission.lease, command, forward_to)
-
-
-def _run_and_finish(lease: Lease, command: Sequence[str], forward_to: _ForwardTo) -> int:
     try:
-        status = _run(lease, command, forward_to)
+        with _Signals(guard) as signals:  # until the end is recorded
+            admission = guard.admit(job, run_key=run_key, wait=wait, rerun=rerun, settings=settings)
+            _say(str(admission))
+            if isinstance(admission, Admitted):
+                return _run_and_finish(admission.lease, command, signals)
+            return 0 if isinstance(admission, AlreadyDone) else BUSY
+    except _Told as told:
+        _say(f"told to end by {told} before it was admitted")
+        return 128 + told.number
+
+
+def _run_and_finish(lease: Lease, command: Sequence[str], signals: _Signals) -> int:
+    try:
+        status = _run(lease, command, signals)
         error = f"exit status {status}" if status else None
     except OSError as cause:
         status = _NOT_FOUND if isinstance(cause, FileNotFoundError) else _CANNOT_START
@@ -95,26 +99,65 @@ def _run_and_finish(lease: Lease, command: Sequence[str], forward_to: _ForwardTo
     return LOST if why else status
 
 
-def _run(lease: Lease, command: Sequence[str], forward_to: _ForwardTo) -> int:
+def _run(lease: Lease, command: Sequence[str], signals: _Signals) -> int:
     process = subprocess.Popen(command, env={**os.environ, **lease.environment}, start_new_session=True)
-    forward_to(process)
+    signals.forward_to(process, lease)
     status = process.wait()
     if lease.lost and _stops(lease):
         _kill_group(process)  # the next runner must be alone
     return 128 - status if status < 0 else status
 
 
-@contextmanager
-def _signals_forwarded(lease: Lease) -> Iterator[_ForwardTo]:
-    """To the command that is handed over; what comes sooner is told to it then, what comes after its end to nobody."""
-    started: list[subprocess.Popen[bytes]] = []
-    came: list[int] = []
+class _Told(KeyboardInterrupt):
+    """For which psycopg cancels the statement at the server: none that claims is left to be answered."""
 
-    def forward(number: int, _: FrameType | None = None) -> None:
-        if not started:
-            came.append(number)
+    def __init__(self, number: int) -> None:
+        super().__init__(signal.Signals(number).name)
+        self.number = number
+
+
+class _Signals:
+    """Until there is a lease they end us. Then they are the command's: what comes before it has started is told to it
+    when it has, what comes after its end to nobody.
+    """
+
+    def __init__(self, guard: Guard) -> None:
+        self._guard, self._keepers = guard, guard.keepers
+        self._before = {number: signal.getsignal(number) for number in _FORWARDED if not _is_ignored(number)}
+        self._asking = True
+        self._started: tuple[subprocess.Popen[bytes], Lease] | None = None
+        self._came: list[int] = []
+
+    def __enter__(self) -> _Signals:
+        self._guard.keepers = self._start_keeper
+        for number in self._before:
+            signal.signal(number, self._take)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+        self._guard.keepers = self._keepers
+
+    def forward_to(self, process: subprocess.Popen[bytes], lease: Lease) -> None:
+        self._started = process, lease
+        for number in self._came:
+            self._take(number)
+
+    def _start_keeper(self, claim: Claim, settings: LeaseSettings, sent_at: float) -> Keeper:
+        """The guard gives a claim back if it is told to end before this; after it the lease is on its way to us."""
+        self._asking = False
+        return self._keepers(claim, settings, sent_at)
+
+    def _take(self, number: int, _: FrameType | None = None) -> None:
+        if self._asking:
+            if self._before[signal.Signals(number)] != signal.SIG_IGN:
+                raise _Told(number)
             return
-        (process,) = started
+        if self._started is None:
+            self._came.append(number)
+            return
+        process, lease = self._started
         if process.returncode is not None:
             return
         with suppress(ProcessLookupError, PermissionError):  # of a command that became another user's, say by sudo
@@ -124,18 +167,6 @@ def _signals_forwarded(lease: Lease) -> Iterator[_ForwardTo]:
             timer = threading.Timer(_grace(lease), _kill_group, [process])
             timer.daemon = True  # once the command has ended there is nothing left to wait for
             timer.start()
-
-    def forward_to(process: subprocess.Popen[bytes]) -> None:
-        started.append(process)
-        for number in came:
-            forward(number)
-
-    before = {number: signal.signal(number, forward) for number in _FORWARDED if not _is_ignored(number)}
-    try:
-        yield forward_to
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def _is_ignored(number: signal.Signals) -> bool:

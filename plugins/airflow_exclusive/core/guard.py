@@ -263,11 +263,12 @@ class Guard:
     def _give_back(self, claim: Claim, error: BaseException) -> None:
         """Nobody will renew this claim: rather end it at once than let it lapse."""
         attempt = claim.attempt
-        try:
-            self.statuses.finish(claim, "failed", f"it could not begin: {error}", 0.0)
-        except ExclusiveError as unavailable:
-            log.warning("could not give back %s, it lapses by itself: %s", attempt.job_name, unavailable)
-        self._gate.leave(attempt.job_name, attempt.owner)
+        with undisturbed():
+            try:
+                self.statuses.finish(claim, "failed", f"it could not begin: {error}", 0.0)
+            except ExclusiveError as unavailable:
+                log.warning("could not give back %s, it lapses by itself: %s", attempt.job_name, unavailable)
+            self._gate.leave(attempt.job_name, attempt.owner)
 
     @contextmanager
     def _transaction(self, request: Request, lease: Identity, conn: Any, step: str) -> Iterator[StepTransaction]:
