@@ -130,6 +130,14 @@ def test_postgres_extras_that_libpq_knows_are_kept_and_others_left_out() -> None
     }
 
 
+@pytest.mark.parametrize("host", ["[::1]z", "me@h"])
+def test_a_host_of_postgres_that_cannot_be_is_told_without_the_password(host: str) -> None:
+    connection = Connection(conn_id="db", conn_type="postgres", host=host, login="me", password="S3cr/t@", port=1)
+    with pytest.raises(InvalidSetting, match=r"^postgres_conn_id='db': can't be used: postgres=") as raised:
+        postgres_dsn(connection)
+    assert "S3cr" not in str(raised.value)
+
+
 def test_the_host_of_postgres_may_be_the_folder_of_its_socket() -> None:
     fields = {"host": "/var/run/postgresql", "port": 5433, "schema": "db", "login": "me"}
     assert as_libpq_reads_it(postgres_dsn(connection("postgres", **fields))) == {

@@ -11,6 +11,7 @@ from airflow_exclusive.airflow import config
 from airflow_exclusive.airflow.compat import AirflowNotFoundException, BaseHook, Connection
 from airflow_exclusive.core.errors import InvalidSetting
 from airflow_exclusive.guard import JobGuard
+from airflow_exclusive.stores.postgres.address import check_address
 from airflow_exclusive.stores.redis.address import Address
 
 Extra = Mapping[str, Any]
@@ -107,7 +108,7 @@ def _gate(connection: Connection, extra: Extra, kind: str) -> str:
 
 
 def postgres_dsn(connection: Connection, extra: Extra | None = None) -> str:
-    """The URL of a connection of type postgres, with those of its extras that libpq knows."""
+    """The URL of a connection of type postgres, with those of its extras that libpq knows. Raises `InvalidSetting`."""
     extra = connection.extra_dejson if extra is None else extra
     options = {key: extra[key] for key in _LIBPQ if extra.get(key) is not None}
     host = _host(connection)
@@ -115,7 +116,11 @@ def postgres_dsn(connection: Connection, extra: Extra | None = None) -> str:
         options, host = {"host": host, **options}, ""
     port = f":{connection.port}" if connection.port else ""
     query = f"?{urlencode(options, quote_via=quote)}" if options else ""
-    return f"postgresql://{_login(connection)}{host}{port}/{quote(connection.schema or '', safe='')}{query}"
+    dsn = f"postgresql://{_login(connection)}{host}{port}/{quote(connection.schema or '', safe='')}{query}"
+    try:
+        return check_address(dsn)
+    except InvalidSetting as error:
+        raise InvalidSetting("postgres_conn_id", connection.conn_id, f"can't be used: {error}") from None
 
 
 def _connection(kind: str, conn_id: str) -> Connection:

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import re
 
-# Up to the last "@": people forget to escape one, and a message that shows half a password is no use to anybody.
-_URL_PASSWORD = re.compile(r"(?<=://)([^:@/\s]*):\S*@")
-_QUERY_PASSWORD = re.compile(r"(?<=[?&])(\w*password=)[^&\s]*", re.IGNORECASE)
-_DSN_PASSWORD = re.compile(r"(password\s*=\s*)('(?:[^'\\]|\\.)*'|\S+)", re.IGNORECASE)
+# Up to the last "@", and to the end where it may stand in a password: people forget to escape one, or to quote a space,
+# and a message that shows half a password is no use to anybody.
+_LOGIN = re.compile(
+    r"^([\w+.-]+://[^:@]*|(?!\s*\w+\s*=)[^:@]*):(?!//)(?:.*password\s*=.*@.*|.*(@))", re.IGNORECASE | re.DOTALL
+)
+_VALUE = r"(?:'(?:[^'\\]|\\.)*'|(?!')(?:[^\s\\]|\\.)+)"
+_PLACE = rf"(?:\s+(?:host|hostaddr|port|user|dbname|sslmode)\s*=\s*{_VALUE})*\s*\Z"
+_SETTING = re.compile(rf"(password\s*=\s*)(?:{_VALUE}(?={_PLACE})|.*)", re.IGNORECASE | re.DOTALL)
 
 
 def redacted(address: str) -> str:
@@ -15,6 +19,4 @@ def redacted(address: str) -> str:
     >>> redacted("redis://me:secret@host:6379/0")
     'redis://me:***@host:6379/0'
     """
-    if "://" in address:
-        return _QUERY_PASSWORD.sub(r"\1***", _URL_PASSWORD.sub(r"\1:***@", address))
-    return _DSN_PASSWORD.sub(r"\1***", address)
+    return _SETTING.sub(r"\1***", _LOGIN.sub(lambda found: f"{found[1]}:***{found[2] or ''}", address))

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_exclusive.core.admission import Verdict, decide
 from airflow_exclusive.core.job import Request
+from airflow_exclusive.stores.postgres.address import check_address
 from airflow_exclusive.stores.postgres.database import ErrorsMapped
 from airflow_exclusive.stores.postgres.statements import DEFAULT_SCHEMA, check_schema, statement
 from airflow_exclusive.stores.postgres.statuses import params_of
@@ -23,7 +24,7 @@ class AsyncPostgresStatuses:
     """
 
     def __init__(self, dsn: str, schema: str = DEFAULT_SCHEMA, *, answer_within: float = 10.0) -> None:
-        self._dsn, self._schema, self._answer_within = dsn, check_schema(schema), answer_within
+        self._dsn, self._schema, self._answer_within = check_address(dsn), check_schema(schema), answer_within
         self._connection: psycopg.AsyncConnection[Any] | None = None
         self._one_by_one = asyncio.Lock()
 

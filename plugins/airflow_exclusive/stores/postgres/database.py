@@ -10,7 +10,8 @@ import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from airflow_exclusive.core.errors import ExclusiveError, InvalidSetting, StoreMisconfigured, StoreUnavailable
+from airflow_exclusive.core.errors import ExclusiveError, StoreMisconfigured, StoreUnavailable
+from airflow_exclusive.stores.postgres.address import check_address
 from airflow_exclusive.stores.postgres.statements import DEFAULT_SCHEMA, check_schema, statement
 from airflow_exclusive.stores.redacted import redacted
 
@@ -46,11 +47,7 @@ class Database:
         answer_within: float = math.inf,
         connect_timeout: int = 5,
     ) -> None:
-        if not isinstance(dsn, str) or not (dsn.startswith(("postgresql://", "postgres://")) or "=" in dsn):
-            raise InvalidSetting(
-                "postgres", redacted(str(dsn)), "must be a postgresql:// URL or a libpq connection string"
-            )
-        self.dsn, self.schema = dsn, check_schema(schema)
+        self.dsn, self.schema = check_address(dsn), check_schema(schema)
         self.retry_for, self._answer_within, self._connect_timeout = retry_for, answer_within, connect_timeout
         self._connection: ImpatientConnection | None = None
         self._lock = threading.Lock()

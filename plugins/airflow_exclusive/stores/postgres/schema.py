@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from airflow_exclusive.stores.postgres.address import check_address
 from airflow_exclusive.stores.postgres.database import ErrorsMapped
 from airflow_exclusive.stores.postgres.statements import DEFAULT_SCHEMA, check_schema, functions, migrations, statement
 
@@ -16,6 +17,7 @@ def upgrade(dsn: str, *, schema: str = DEFAULT_SCHEMA, status: bool = True, effe
     """
     import psycopg
 
+    check_address(dsn)
     check_schema(schema)
     applied = []
     options: dict[str, Any] = {"connect_timeout": 5, "prepare_threshold": None, "client_encoding": "UTF8"}

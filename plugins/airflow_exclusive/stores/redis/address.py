@@ -48,15 +48,11 @@ class Address:
         """Raises `InvalidSetting`."""
         if not isinstance(url, str):
             raise InvalidSetting("redis", url, f"must be text, not {type(url).__name__}")
-        try:
-            parts = urlsplit(url)
-        except ValueError as error:
-            raise _invalid(url, f"is no address: {error}") from None
+        parts = _split(url)
         scheme, _, kind = parts.scheme.partition("+")
         if scheme not in _PLAIN or kind not in ("", *_DEFAULT_PORT) or (kind and scheme == "unix"):
             raise _invalid(url, "must be a URL that starts with " + ", ".join(_SCHEMES))
         if not kind:
-            _port(url, parts)
             if scheme != "unix" and not parts.path.strip("/").isdecimal() and parts.path.strip("/"):
                 raise _invalid(url, f"must end in the number of a database, not {parts.path.strip('/')!r}")
             return cls("", url)
@@ -119,22 +115,33 @@ class Address:
         return options
 
 
+def _split(url: str) -> SplitResult:
+    try:
+        parts = urlsplit(url)
+        if "+" not in parts.scheme:
+            parts.port  # noqa: B018 - asking is the check
+    except ValueError:  # its words quote what it takes for a port, or all of it
+        raise _invalid(url, _UNREADABLE) from None
+    if "@" in f"{parts.path}{parts.query}{parts.fragment}":  # a part of the password is taken for them
+        raise _invalid(url, _UNREADABLE)
+    return parts
+
+
+_UNREADABLE = (
+    "is no address: a port is a number, IPv6 stands in [ ]; write % @ : / ? # [ ] in the password as"
+    " %25 %40 %3A %2F %3F %23 %5B %5D, and @ behind the host as %40"
+)
+
+
 def _node(url: str, text: str, default: int) -> tuple[str, int]:
     try:
         parts = urlsplit(f"//{text}")
         host, port = parts.hostname, parts.port
-    except ValueError as error:
-        raise _invalid(url, f"{text!r} is no address: {error}") from None
+    except ValueError:
+        raise _invalid(url, f"{text!r} {_UNREADABLE}") from None
     if not host:
         raise _invalid(url, "must name at least one host, and nothing between two commas is none")
     return host, port or default
-
-
-def _port(url: str, parts: SplitResult) -> None:
-    try:
-        parts.port  # noqa: B018 - asking is the check
-    except ValueError as error:
-        raise _invalid(url, f"is no address: {error}") from None
 
 
 def _path(url: str, kind: str, parts: list[str]) -> tuple[str, int]:
