@@ -72,6 +72,26 @@ def test_a_migration_that_is_missing_is_named(redis_url: str, database: str, con
     assert (status, found["error"]) == (1, ["schema: 'exclusive' lacks status 0001"])
 
 
+@pytest.mark.parametrize("name", ["may_run_again", "claim_attempt", "finish_attempt"])
+@pytest.mark.parametrize("change", ["dropped", "another release's"])
+def test_a_function_that_is_missing_or_another_releases_is_named(
+    redis_url: str, database: str, connection: psycopg.Connection, name: str, change: str
+) -> None:
+    if change == "dropped":
+        connection.execute(sql.SQL("DROP FUNCTION {} CASCADE").format(sql.Identifier("exclusive", name)))
+    else:
+        definition = connection.execute("SELECT pg_get_functiondef(%s::regproc)", [f"exclusive.{name}"]).fetchone()[0]
+        body = definition.replace("coalesce", "  coalesce").replace("BEGIN", "BEGIN --")
+        assert body != definition
+        connection.execute(body)
+    status, found = doctor(redis_url, database)
+    (text,) = found["error"]
+    assert status == 1
+    assert f"'exclusive' lacks this release's {name}()" in text
+    upgrade(database)
+    assert "error" not in doctor(redis_url, database)[1]
+
+
 @pytest.fixture
 def _next_release(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """This package with one more migration."""

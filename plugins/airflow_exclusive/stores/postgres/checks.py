@@ -11,7 +11,7 @@ from airflow_exclusive.core.findings import Finding
 from airflow_exclusive.core.names import UNNAMED
 from airflow_exclusive.core.timing import TrustWindow
 from airflow_exclusive.stores.postgres.database import Database, ErrorsMapped
-from airflow_exclusive.stores.postgres.statements import migrations
+from airflow_exclusive.stores.postgres.statements import function_bodies, migrations
 
 OLDEST = 130000
 _SKEW = 2.0
@@ -119,8 +119,14 @@ def _check_pooler(database: Database) -> Iterator[Finding]:
 
 
 def _check_tables(database: Database, server: dict[str, Any]) -> Iterator[Finding]:
-    if not (server["has_status"] and server["has_migrations"] and server["has_functions"]):
+    if not (server["has_status"] and server["has_migrations"]):
         yield Finding("error", "schema", f"{database.schema!r} has no status tables, or not all of them", _INIT)
+        return
+    found = {(row["name"], row["body"]) for row in database.run("doctor_functions", {})}
+    wrong = [name for name, body in function_bodies(database.schema).items() if (name, body) not in found]
+    if wrong:
+        text = f"{database.schema!r} lacks this release's {', '.join(wrong)}(): none, or of another release"
+        yield Finding("error", "schema", text, f"{_INIT}, and run one release everywhere")
         return
     try:
         done = {(row["kind"], row["version"]) for row in database.run("migrations_applied", {})}

@@ -38,6 +38,11 @@ def functions(schema: str) -> list[str]:
     return [_filled_in(text, schema) for _, text in _numbered("functions")]
 
 
+def function_bodies(schema: str) -> dict[str, str]:
+    """By their names: what the server keeps of each file of `functions/`."""
+    return {name[2:-4]: _filled_in(text, schema).split("$$")[1] for name, text in _numbered("functions")}
+
+
 def _numbered(*path: str) -> list[tuple[str, str]]:
     folder = files(__package__).joinpath(*path)
     entries = sorted((entry for entry in folder.iterdir() if entry.name.endswith(".sql")), key=lambda entry: entry.name)

@@ -14,6 +14,5 @@ SELECT
     current_setting('synchronous_standby_names') AS synchronous_standby_names,
     (SELECT count(*) FROM pg_stat_replication r JOIN pg_stat_activity a USING (pid) WHERE a.datid IS NULL) AS standbys,
     to_regclass('{schema}.scheduled_job_status') IS NOT NULL AS has_status,
-    to_regproc('{schema}.claim_attempt') IS NOT NULL AND to_regproc('{schema}.finish_attempt') IS NOT NULL AS has_functions,
     to_regclass('{schema}.scheduled_job_effect') IS NOT NULL AS has_effects,
     to_regclass('{schema}.schema_migration') IS NOT NULL AS has_migrations
