@@ -11,7 +11,8 @@ from airflow_exclusive.core.errors import InvalidSetting
 DEFAULT_SCHEMA = "exclusive"
 
 _COMMENT = re.compile(r"^\s*--.*\n?", re.MULTILINE)
-_SCHEMA_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_$]{0,62}")
+_SCHEMA_NAME = re.compile(r"(?!.*\$\$)[A-Za-z_][A-Za-z0-9_$]{0,62}")
+"""Not `$$`, which would end the body of a function that names it."""
 
 
 def check_schema(name: str) -> str:
