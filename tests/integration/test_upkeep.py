@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 import shutil
 import threading
 import uuid
@@ -123,6 +124,37 @@ def test_servers_that_do_not_answer_are_errors(redis_url: str, database: str) ->
     nowhere = "127.0.0.1:1"
     assert [line[:5] for line in doctor(f"redis://{nowhere}/0", database)[1]["error"]] == ["Redis"]
     assert [line[:8] for line in doctor(redis_url, f"postgresql://{nowhere}/x")[1]["error"]] == ["Postgres"]
+
+
+@pytest.mark.parametrize(("table", "subject"), [("scheduled_job_run", "jobs"), ("schema_migration", "schema")])
+def test_a_statement_that_is_not_answered_is_an_error_and_the_rest_is_told(
+    redis_url: str, database: str, monkeypatch: pytest.MonkeyPatch, table: str, subject: str
+) -> None:
+    monkeypatch.setattr("airflow_exclusive.cli.commands.ANSWER_WITHIN", 0.5)
+    with psycopg.connect(database) as others:
+        others.execute(sql.SQL("LOCK TABLE {}").format(sql.Identifier("exclusive", table)))
+        status, found = doctor(redis_url, database)
+    (text,) = found["error"]
+    assert status == 1
+    assert text.startswith(f"{subject}: can't be ")
+    assert "no answer within" in text
+    assert any(text.startswith("privileges: ") for text in found["ok"])
+
+
+def test_purge_does_not_wait_for_ever_for_a_server_that_is_frozen(
+    database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Only to begin with: to delete a lot may take long."""
+    limits: dict[str, float] = {}
+    ask = Database.run
+
+    def noted(self: Database, name: str, params: Mapping[str, Any], **options: Any) -> list[dict[str, Any]]:
+        limits[name] = options.get("answer_within", math.inf)
+        return ask(self, name, params, **options)
+
+    monkeypatch.setattr(Database, "run", noted)
+    assert run("purge", "--older-than", "1", "--postgres", database).exit_code == 0
+    assert limits == {"now": 10.0, "purge_runs_and_marks": math.inf, "purge_refusals": math.inf}
 
 
 def test_an_eviction_policy_that_drops_locks_is_a_warning(redis_url: str, database: str) -> None:

@@ -13,7 +13,7 @@ import click
 
 from airflow_exclusive.core.errors import ExclusiveError, InvalidSetting
 from airflow_exclusive.core.settings import LeaseSettings
-from airflow_exclusive.guard import JobGuard
+from airflow_exclusive.guard import ANSWER_WITHIN, JobGuard
 from airflow_exclusive.stores.postgres.statements import DEFAULT_SCHEMA
 
 _BAD_USAGE = 2
@@ -292,12 +292,11 @@ def purge(older_than: int, *, effects: bool, as_json: bool, postgres: str, schem
     from airflow_exclusive.cli.display import show_deleted
     from airflow_exclusive.stores.postgres.database import Database
     from airflow_exclusive.stores.postgres.purge import purge as forget
-    from airflow_exclusive.stores.postgres.statuses import PostgresStatuses
 
     database = Database(postgres, schema=schema)
     try:
-        now = datetime.fromtimestamp(PostgresStatuses(database).clock(), timezone.utc)  # not this node's
-        before = now - timedelta(days=older_than)
+        (row,) = database.run("now", {"now": None}, answer_within=ANSWER_WITHIN)  # not this node's clock
+        before = datetime.fromtimestamp(row["now"], timezone.utc) - timedelta(days=older_than)
         deleted = forget(database, "effects" if effects else "status", before)
     finally:
         database.close()
@@ -316,7 +315,8 @@ def doctor(*, as_json: bool, redis: str, postgres: str, schema: str) -> None:
     from airflow_exclusive.stores.redis import checks as redis_checks
     from airflow_exclusive.stores.redis.locks import RedisLocks
 
-    locks, database = RedisLocks(redis), Database(postgres, schema=schema, retry_for=0.0)
+    locks = RedisLocks(redis)
+    database = Database(postgres, schema=schema, retry_for=0.0, answer_within=ANSWER_WITHIN)
     gate_ahead = functools.partial(redis_checks.clock_ahead, locks)
     findings = [*redis_checks.check(locks), *postgres_checks.check(database, gate_ahead=gate_ahead)]
     locks.close()

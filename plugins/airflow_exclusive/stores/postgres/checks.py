@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from airflow_exclusive.core.errors import ExclusiveError, StoreMisconfigured
+from airflow_exclusive.core.errors import ExclusiveError, StoreMisconfigured, StoreUnavailable
 from airflow_exclusive.core.findings import Finding
 from airflow_exclusive.core.names import UNNAMED
 from airflow_exclusive.core.timing import TrustWindow
@@ -122,7 +122,11 @@ def _check_tables(database: Database, server: dict[str, Any]) -> Iterator[Findin
     if not (server["has_status"] and server["has_migrations"]):
         yield Finding("error", "schema", f"{database.schema!r} has no status tables, or not all of them", _INIT)
         return
-    found = {(row["name"], row["body"]) for row in database.run("doctor_functions", {})}
+    try:
+        found = {(row["name"], row["body"]) for row in database.run("doctor_functions", {})}
+    except ExclusiveError as error:
+        yield _unseen("schema", "its functions can't be looked at", error)
+        return
     wrong = [name for name, body in function_bodies(database.schema).items() if (name, body) not in found]
     if wrong:
         text = f"{database.schema!r} lacks this release's {', '.join(wrong)}(): none, or of another release"
@@ -131,7 +135,7 @@ def _check_tables(database: Database, server: dict[str, Any]) -> Iterator[Findin
     try:
         done = {(row["kind"], row["version"]) for row in database.run("migrations_applied", {})}
     except ExclusiveError as error:
-        yield Finding("note", "schema", f"can't be compared: {error}", "grant SELECT on schema_migration")
+        yield _unseen("schema", "can't be compared", error, "grant SELECT on schema_migration")
         return
     kinds = ["status", "effects"] if server["has_effects"] else ["status"]
     missing = [f"{k} {v:04d}" for k in kinds for v, _ in migrations(k, database.schema) if (k, v) not in done]
@@ -142,7 +146,11 @@ def _check_tables(database: Database, server: dict[str, Any]) -> Iterator[Findin
 
 
 def _check_privileges(database: Database, role: str) -> Iterator[Finding]:
-    lacking = [f"{row['privilege']} on {row['object']}" for row in database.run("doctor_privileges", {})]
+    try:
+        lacking = [f"{row['privilege']} on {row['object']}" for row in database.run("doctor_privileges", {})]
+    except ExclusiveError as error:
+        yield _unseen("privileges", "can't be looked at", error)
+        return
     if lacking:
         yield Finding("error", "privileges", f"role {role!r} lacks {', '.join(lacking)}", "see docs/operations.md")
     else:
@@ -153,7 +161,7 @@ def _check_jobs(database: Database) -> Iterator[Finding]:
     try:
         jobs = database.run("doctor_jobs", {})
     except ExclusiveError as error:
-        yield Finding("note", "jobs", f"can't be looked at: {error}")
+        yield _unseen("jobs", "can't be looked at", error)
         return
     for job in jobs:
         subject = f"job {job['job_name']}"
@@ -174,6 +182,13 @@ def _check_jobs(database: Database) -> Iterator[Finding]:
     if any(job["deployment"] == UNNAMED for job in jobs):
         text = "Airflow asks without a name: a second deployment that does so takes the first one's tasks for its own"
         yield Finding("note", "deployment", text, "set [exclusive] deployment before another one shares these stores")
+
+
+def _unseen(subject: str, text: str, error: ExclusiveError, cure: str = "") -> Finding:
+    """A server that gives no answer gives none to jobs; one that refuses it to doctor may."""
+    if isinstance(error, StoreUnavailable):
+        return Finding("error", subject, f"{text}: {error}", "see what it waits for in pg_stat_activity")
+    return Finding("note", subject, f"{text}: {error}", cure)
 
 
 def _check_length(subject: str, longest: float, lease: float, renewed: bool) -> Iterator[Finding]:
