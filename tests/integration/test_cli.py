@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import psutil
 import psycopg
@@ -56,8 +56,9 @@ class Cli:
         self.guard = JobGuard(redis=redis_url, postgres=dsn)
         self._started: list[subprocess.Popen[str]] = []
 
-    def __call__(self, *arguments: str, **environment: str) -> Done:
-        return subprocess.run(self._command(arguments), **self._options(environment), timeout=2 * PATIENCE, check=False)
+    def __call__(self, *arguments: str, out: int | IO[str] = subprocess.PIPE, **environment: str) -> Done:
+        options = {**self._options(environment), "stdout": out}
+        return subprocess.run(self._command(arguments), **options, timeout=2 * PATIENCE, check=False)
 
     def start(self, *arguments: str, ignores: int | None = None, **environment: str) -> subprocess.Popen[str]:
         """Whoever runs the tests may ignore signals itself (nohup)."""
@@ -801,14 +802,35 @@ def test_the_command_runs_though_nothing_can_be_said(cli: Cli, nobody_reads: str
     assert cli.outcomes() == ["success"]
 
 
-def test_output_that_cannot_be_written_is_told_in_one_line(cli: Cli) -> None:
-    ours = shlex.join([sys.executable, "-m", "airflow_exclusive.cli", "status"])
-    done = subprocess.run(
-        ["sh", "-c", f"{ours} >/dev/full"], env=cli.environment, capture_output=True, text=True, check=False
-    )
+OUTPUTS = ["status", "status --json", "doctor --json", "init"]
+
+
+@pytest.mark.parametrize("command", OUTPUTS)
+def test_output_that_cannot_be_written_is_told_in_one_line(cli: Cli, command: str) -> None:
+    with Path("/dev/full").open("w") as full:
+        done = cli(*command.split(), out=full)
     assert done.returncode == 1
-    assert "No space left on device" in done.stderr
-    assert "Traceback" not in done.stderr
+    assert "No space left on device" in one_line(done)
+
+
+@pytest.mark.parametrize("command", OUTPUTS)
+def test_output_that_nobody_reads_is_no_more_to_be_told(cli: Cli, command: str) -> None:
+    reads, writes = os.pipe()
+    os.close(reads)
+    with os.fdopen(writes, "w") as unread:
+        done = cli(*command.split(), out=unread)
+    assert (done.returncode, done.stderr) == (1, "")
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "ascii:strict", "latin-1"])
+def test_a_name_that_cannot_be_shown_is_shown_escaped(cli: Cli, encoding: str) -> None:
+    cli.run("--", "true")
+    told = [
+        cli(*command, PYTHONIOENCODING=encoding) for command in (["status", "--json"], ["status"], ["history", JOB])
+    ]
+    assert [(done.returncode, done.stderr) for done in told] == [(0, "")] * 3
+    assert json.loads(told[0].stdout)[0]["job_name"] == JOB
+    assert r"\u5907\u4efd" in told[1].stdout
 
 
 def test_a_tick_is_not_drawn_by_chance(cli: Cli) -> None:

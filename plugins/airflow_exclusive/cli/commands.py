@@ -66,7 +66,11 @@ def _errors_told(command: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(command)
     def told(*args: Any, **kwargs: Any) -> Any:
         try:
-            return command(*args, **kwargs)
+            try:
+                return command(*args, **kwargs)
+            finally:
+                if sys.stdout is not None:
+                    sys.stdout.flush()  # what can't be written is to be told while it can
         except InvalidSetting as error:
             _end(_as_given(error), _BAD_USAGE)
         except ExclusiveError as error:

@@ -97,7 +97,7 @@ def _print_json(rows: Sequence[Any]) -> None:
 
 
 def _print(value: object) -> None:
-    print(json.dumps(value, default=_text, ensure_ascii=False, indent=2))
+    print(json.dumps(value, default=_text, indent=2))
 
 
 def _print_table(columns: Iterable[str], rows: Iterable[Iterable[object]]) -> None:
