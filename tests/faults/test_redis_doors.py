@@ -489,6 +489,8 @@ def test_addresses_are_read(url: str, read: Address) -> None:
         ("redis+sentinel://a:99999/m", "'a:99999' is no address"),
         ("redis+sentinel://a/m/x", "must end in the number of a database, not 'x'"),
         ("redis+sentinel://a/m/0/1", "must end in the number of a database, not '0/1'"),
+        ("redis://h/0?decode_responses=True", "leave decode_responses out"),
+        ("redis+cluster://h?decode_responses=False", "leave decode_responses out"),
         ("redis+cluster://me:secret@a/1?sentinel_password=secret", "a cluster has no database but 0"),
     ],
 )

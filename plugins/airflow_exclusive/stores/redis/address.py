@@ -52,6 +52,9 @@ class Address:
         scheme, _, kind = parts.scheme.partition("+")
         if scheme not in _PLAIN or kind not in ("", *_DEFAULT_PORT) or (kind and scheme == "unix"):
             raise _invalid(url, "must be a URL that starts with " + ", ".join(_SCHEMES))
+        options = dict(parse_qsl(parts.query))
+        if "decode_responses" in options:
+            raise _invalid(url, "answers are read as bytes: leave decode_responses out")
         if not kind:
             if scheme != "unix" and not parts.path.strip("/").isdecimal() and parts.path.strip("/"):
                 raise _invalid(url, f"must end in the number of a database, not {parts.path.strip('/')!r}")
@@ -59,7 +62,6 @@ class Address:
         login, _, hosts = parts.netloc.rpartition("@")
         nodes = tuple(_node(url, text, _DEFAULT_PORT[kind]) for text in hosts.split(","))
         master, database = _path(url, kind, [unquote(part) for part in parts.path.split("/")[1:]])
-        options = dict(parse_qsl(parts.query))
         sentinel_login = tuple(
             (name, options.pop(f"sentinel_{name}"))
             for name in ("username", "password")
