@@ -9,7 +9,7 @@ from typing import Any
 import psycopg
 import pytest
 import redis
-from airflow.providers.common.compat.sdk import Connection
+from airflow.providers.common.compat.sdk import BaseHook, Connection
 
 from airflow_exclusive.airflow.connections import open_guard, postgres_dsn, redis_url
 from airflow_exclusive.core.errors import InvalidSetting
@@ -59,6 +59,25 @@ def test_the_number_of_the_redis_database_is_an_extra() -> None:
 def test_a_redis_database_that_is_no_number_is_refused(number: object) -> None:
     with pytest.raises(InvalidSetting, match=r"'mine': .*db"):
         redis_url(connection("redis", host="h", extra={"db": number}))
+
+
+@pytest.mark.parametrize("path", ["/1", "/1?db=1", "/?db=1"])
+def test_the_number_of_the_redis_database_ends_its_uri(monkeypatch: pytest.MonkeyPatch, path: str) -> None:
+    monkeypatch.setenv("AIRFLOW_CONN_BY_URI", f"redis://:s3cr3t@h:7000{path}")
+    assert redis_url(BaseHook.get_connection("by_uri")) == "redis://:s3cr3t@h:7000/1"
+
+
+@pytest.mark.parametrize(
+    ("fields", "says"),
+    [
+        ({"schema": "jobs"}, "has schema='jobs'; that must be the number of a database"),
+        ({"schema": "1", "extra": {"db": 2}}, "has extra db='2' but schema='1'; name one database"),
+        ({"schema": "1", "extra": {"db": 0}}, "has extra db='0' but schema='1'; name one database"),
+    ],
+)
+def test_a_redis_database_that_is_unclear_is_refused(fields: dict[str, Any], says: str) -> None:
+    with pytest.raises(InvalidSetting, match=f"redis_conn_id='mine': {says}"):
+        redis_url(connection("redis", host="h", **fields))
 
 
 def test_the_extras_of_redis_over_tls_are_kept() -> None:

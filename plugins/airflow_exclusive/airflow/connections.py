@@ -64,6 +64,7 @@ def redis_url(connection: Connection, extra: Extra | None = None) -> str:
     >>> redis_url(Connection(conn_type="redis", host="h", extra='{"db": 2}'))   # doctest: +SKIP
     'redis://h:6379/2'
 
+    The database's number may as well be the connection's schema, which is what ends one that is written as a URI.
     `{"cluster": true, "startup_nodes": "host:port,…"}`: a cluster, as that hook has it; the connection's own host is
     one of its nodes. `{"sentinels": "host:port,…", "master_name": "…"}`: what those Sentinels say is the master; the
     connection's login is for Redis, `sentinel_username` and `sentinel_password` for them.
@@ -71,9 +72,7 @@ def redis_url(connection: Connection, extra: Extra | None = None) -> str:
     extra = connection.extra_dejson if extra is None else extra
     kind = "+cluster" if _true(extra.get("cluster")) else "+sentinel" if extra.get("sentinels") else ""
     scheme = "rediss" if connection.conn_type == "rediss" or _true(extra.get("ssl")) else "redis"
-    database = str(extra.get("db") or 0)
-    if not database.isdecimal():
-        raise InvalidSetting("redis_conn_id", connection.conn_id, f"has db={database!r} in its extras; name a number")
+    database = _database(connection, extra)
     options = {key: extra[key] for key in _REDIS_SSL if scheme == "rediss" and extra.get(key) is not None}
     if kind == "+sentinel":
         options |= {key: extra[key] for key in _SENTINEL_LOGIN if extra.get(key)}
@@ -84,6 +83,21 @@ def redis_url(connection: Connection, extra: Extra | None = None) -> str:
     except InvalidSetting as error:
         raise InvalidSetting("redis_conn_id", connection.conn_id, f"can't be used: {error}") from None
     return url
+
+
+def _database(connection: Connection, extra: Extra) -> int:
+    """The number in the extras, where Airflow's hook has it, or at the end of a URI: the connection's schema."""
+    given = {"extra db": extra.get("db"), "schema": connection.schema}
+    named = {field: str(value) for field, value in given.items() if value not in (None, "")}
+    for field, text in named.items():
+        if not text.isdecimal():
+            cure = f"has {field}={text!r}; that must be the number of a database"
+            raise InvalidSetting("redis_conn_id", connection.conn_id, cure)
+    numbers = {int(text) for text in named.values()}
+    if len(numbers) > 1:
+        cure = "has " + " but ".join(f"{field}={text!r}" for field, text in named.items()) + "; name one database"
+        raise InvalidSetting("redis_conn_id", connection.conn_id, cure)
+    return numbers.pop() if numbers else 0
 
 
 def _gate(connection: Connection, extra: Extra, kind: str) -> str:
