@@ -13,6 +13,7 @@ from airflow.providers.common.compat.sdk import BaseHook, Connection
 
 from airflow_exclusive.airflow.connections import open_guard, postgres_dsn, redis_url
 from airflow_exclusive.core.errors import InvalidSetting
+from deploy.embedded.postgres import PostgresServer
 
 STRANGE = ["p@ss:w/rd", "50%25 off?", "a b&c=d#e", "'quoted' \"twice\"", "备份 ü\\n", "[x]{y}+z", "://@"]
 
@@ -165,6 +166,55 @@ def test_the_host_of_postgres_may_be_the_folder_of_its_socket() -> None:
         "dbname": "db",
         "user": "me",
     }
+
+
+@pytest.mark.parametrize(
+    ("hosts", "port", "read"),
+    [
+        ("h1,h2", 6432, ("h1,h2", "6432,6432")),
+        ("h1:5433, h2", 6432, ("h1,h2", "5433,6432")),
+        ("h:5433", 6432, ("h", "5433")),
+        ("::1,fe80::2%eth0,[::3],[::4]:5433", 6432, ("::1,fe80::2%eth0,::3,::4", "6432,6432,6432,5433")),
+        ("h1,/run/a:b", 6432, ("h1,/run/a:b", "6432,6432")),
+        ("h1,h2", None, ("h1,h2", ",")),  # the default port of each
+    ],
+)
+def test_the_port_is_that_of_each_host(hosts: str, port: int | None, read: tuple[str, str]) -> None:
+    truth = as_libpq_reads_it(postgres_dsn(connection("postgres", host=hosts, port=port, schema="db", login="me")))
+    assert (truth["host"], truth.get("port")) == read
+    assert (truth["dbname"], truth["user"]) == ("db", "me")
+
+
+PROTECTING = {
+    "require_auth": "scram-sha-256",
+    "sslcertmode": "require",
+    "ssl_min_protocol_version": "TLSv1.3",
+    "sslcrldir": "/etc/crl",
+    "tcp_user_timeout": "1000",
+    "keepalives_idle": "7",
+    "load_balance_hosts": "random",
+    "krbsrvname": "pg",
+}
+
+
+def test_whatever_libpq_can_be_told_is_kept() -> None:
+    known = {option.keyword.decode() for option in psycopg.pq.Conninfo.get_defaults()}
+    extra = {name: value for name, value in PROTECTING.items() if name in known}
+    read = as_libpq_reads_it(postgres_dsn(connection("postgres", host="h", extra={**extra, "client_encoding": "x"})))
+    assert extra
+    assert read == {"host": "h", **extra}
+
+
+def test_what_postgres_extras_require_is_required(postgres_server: PostgresServer) -> None:
+    extra = {**as_libpq_reads_it(postgres_server.dsn()), "require_auth": "gss"}
+    with pytest.raises(psycopg.OperationalError, match="gss"):
+        psycopg.connect(postgres_dsn(connection("postgres", extra=extra)))
+
+
+@pytest.mark.parametrize("name", ["host", "hostaddr"])
+def test_extras_say_where_postgres_is_as_airflows_hook_has_it(name: str) -> None:
+    read = as_libpq_reads_it(postgres_dsn(connection("postgres", port=5433, extra={name: "10.0.0.1", "user": "me"})))
+    assert read == {name: "10.0.0.1", "port": "5433", "user": "me"}
 
 
 @pytest.fixture

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from functools import cache
 from typing import Any
 from urllib.parse import quote, urlencode
 
@@ -19,22 +20,6 @@ Extra = Mapping[str, Any]
 _TYPES = {"redis": ("redis", "rediss"), "postgres": ("postgres", "postgresql")}
 _REDIS_SSL = ("ssl_cert_reqs", "ssl_ca_certs", "ssl_certfile", "ssl_keyfile", "ssl_check_hostname")
 _SENTINEL_LOGIN = ("sentinel_username", "sentinel_password")
-_LIBPQ = (
-    "application_name",
-    "channel_binding",
-    "connect_timeout",
-    "gssencmode",
-    "options",
-    "passfile",
-    "service",
-    "sslcert",
-    "sslcrl",
-    "sslkey",
-    "sslmode",
-    "sslpassword",
-    "sslrootcert",
-    "target_session_attrs",
-)
 
 
 def open_guard(redis_conn_id: str | None, postgres_conn_id: str | None) -> JobGuard:
@@ -86,7 +71,7 @@ def redis_url(connection: Connection, extra: Extra | None = None) -> str:
 
 
 def _database(connection: Connection, extra: Extra) -> int:
-    """The number in the extras, where Airflow's hook has it, or at the end of a URI: the connection's schema."""
+    """Its number: in the extras, where Airflow's hook has it, or the schema, which is what ends a URI."""
     given = {"extra db": extra.get("db"), "schema": connection.schema}
     named = {field: str(value) for field, value in given.items() if value not in (None, "")}
     for field, text in named.items():
@@ -122,19 +107,46 @@ def _gate(connection: Connection, extra: Extra, kind: str) -> str:
 
 
 def postgres_dsn(connection: Connection, extra: Extra | None = None) -> str:
-    """The URL of a connection of type postgres, with those of its extras that libpq knows. Raises `InvalidSetting`."""
+    """The URL of a connection of type postgres, with those of its extras that libpq knows.
+
+    >>> postgres_dsn(Connection(conn_type="postgres", host="h1,h2", port=6432, schema="db"))   # doctest: +SKIP
+    'postgresql://h1:6432,h2:6432/db'
+
+    As with Airflow's Postgres hook, an extra outweighs the connection's field of that name. Raises `InvalidSetting`.
+    """
     extra = connection.extra_dejson if extra is None else extra
-    options = {key: extra[key] for key in _LIBPQ if extra.get(key) is not None}
-    host = _host(connection)
-    if host.startswith("/"):
-        options, host = {"host": host, **options}, ""
-    port = f":{connection.port}" if connection.port else ""
+    options = {name: extra[name] for name in _libpq_options() if extra.get(name) is not None}
+    default = "" if options.keys() & {"host", "hostaddr"} else "localhost"
+    hosts = (connection.host or default).split(",")
+    address = ",".join(_with_port(host.strip(), connection.port) for host in hosts)
     query = f"?{urlencode(options, quote_via=quote)}" if options else ""
-    dsn = f"postgresql://{_login(connection)}{host}{port}/{quote(connection.schema or '', safe='')}{query}"
+    dsn = f"postgresql://{_login(connection)}{address}/{quote(connection.schema or '', safe='')}{query}"
     try:
         return check_address(dsn)
     except InvalidSetting as error:
         raise InvalidSetting("postgres_conn_id", connection.conn_id, f"can't be used: {error}") from None
+
+
+@cache
+def _libpq_options() -> tuple[str, ...]:
+    """What this libpq can be told: a list of our own would leave out, and nobody would notice, what protects."""
+    from psycopg.pq import Conninfo
+
+    names = (option.keyword.decode() for option in Conninfo.get_defaults())
+    return tuple(name for name in names if name != "client_encoding")  # names are in every script
+
+
+def _with_port(host: str, port: int | None) -> str:
+    """One of the hosts for libpq, which in a URL wants the port behind each. It may have one, and be a socket's folder.
+
+    >>> _with_port("h1", 6432), _with_port("h2:5433", 6432), _with_port("::1", 6432), _with_port("/run/pg", None)
+    ('h1:6432', 'h2:5433', '[::1]:6432', '%2Frun%2Fpg')
+    """
+    if not host.startswith(("/", "[")) and host.count(":") > 1:  # IPv6
+        host = f"[{host}]"
+    host = quote(host, safe="" if host.startswith("/") else ":[]")
+    has_port = ":" in host.rpartition("]")[2]
+    return host if has_port or not port else f"{host}:{port}"
 
 
 def _connection(kind: str, conn_id: str) -> Connection:
@@ -178,7 +190,7 @@ def _checked(kind: str, connection: Connection) -> Connection:
 
 def _host(connection: Connection) -> str:
     host = connection.host or "localhost"
-    return f"[{host}]" if ":" in host and not host.startswith(("/", "[")) else host  # IPv6
+    return f"[{host}]" if ":" in host and not host.startswith("[") else host  # IPv6
 
 
 def _login(connection: Connection) -> str:
