@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
@@ -284,6 +285,9 @@ def test_the_samples_are_clean(configured: str, executor: str, triggerer: str, b
 
 
 def test_users_have_it_as_a_fixture(exclusive_findings: Any, tmp_path: Path) -> None:
+    (tmp_path / "fine.py").write_text(
+        "from airflow.providers.common.compat.sdk import DAG\none = DAG('one', schedule=None)\n"
+    )
     assert exclusive_findings(tmp_path) == []
     (tmp_path / "broken.py").write_text("from airflow import DAG\nraise ValueError('broken')\n")
     (found,) = exclusive_findings(tmp_path)
@@ -300,3 +304,32 @@ def test_their_fixture_looks_at_another_deployment(exclusive_findings: Any, tmp_
     assert exclusive_findings(tmp_path) == []
     assert [found.subject for found in exclusive_findings(tmp_path, executor="SequentialExecutor")] == ["one.waits"]
     assert exclusive_findings(tmp_path, executor="SequentialExecutor", triggerer=True) == []
+
+
+def test_a_folder_without_dags_is_no_clean_one(
+    exclusive_findings: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (missing,) = exclusive_findings("dags")
+    assert (missing.level, missing.subject) == ("error", str(tmp_path / "dags"))
+    assert missing.text == "there is no such folder"
+    (tmp_path / "dags").mkdir()
+    (empty,) = exclusive_findings("dags")
+    assert (empty.level, empty.subject, empty.text) == ("error", str(tmp_path / "dags"), "there is no DAG in it")
+
+
+def test_dags_import_what_lies_beside_them(
+    exclusive_findings: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "lies_beside_it.py").write_text("DAG_ID = 'one'\n")
+    (tmp_path / "imports_it.py").write_text(
+        "from airflow.providers.common.compat.sdk import DAG\n"
+        "from lies_beside_it import DAG_ID\n"
+        "one = DAG(DAG_ID, schedule=None)\n"
+    )
+    before = list(sys.path)
+    assert exclusive_findings(tmp_path) == []
+    monkeypatch.chdir(tmp_path)
+    assert exclusive_findings("imports_it.py") == []
+    assert sys.path == before
+    del sys.modules["lies_beside_it"]

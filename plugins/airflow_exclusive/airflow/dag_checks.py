@@ -6,9 +6,11 @@ far as the values that it is mapped over are there when the DAG is parsed.
 
 from __future__ import annotations
 
+import sys
 import warnings
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from importlib import import_module
 from itertools import islice, product
 from pathlib import Path
@@ -35,8 +37,14 @@ def findings_in(folder: str | Path, *, executor: str | None = None, triggerer: b
     executor: that of the deployment in question, e.g. "SequentialExecutor"; left out, the configured one.
     triggerer: whether a deployment with the SequentialExecutor has one. Nothing here can tell; others are thought to.
     """
-    bag = _dag_bag(str(folder))
+    path = Path(folder).absolute()
+    if not path.exists():
+        return [Finding("error", str(path), "there is no such folder", "name the one that has the DAGs")]
+    with _on_sys_path(path if path.is_dir() else path.parent):
+        bag = _dag_bag(str(path))
     broken = [Finding("error", str(file), str(error).strip()) for file, error in bag.import_errors.items()]
+    if not bag.dags and not broken:
+        return [Finding("error", str(path), "there is no DAG in it", "name the folder that has the DAGs")]
     return [*broken, *findings_of(bag.dags.values(), executor=executor, triggerer=triggerer)]
 
 
@@ -187,6 +195,20 @@ def _warning(task: Any, text: str, cure: str) -> Finding:
 
 def _name(task: Any) -> str:
     return f"{task.dag_id}.{task.task_id}"
+
+
+@contextmanager
+def _on_sys_path(folder: Path) -> Iterator[None]:
+    """As Airflow has the DAGs' folder: they import what lies beside them."""
+    entry = str(folder)
+    if entry in sys.path:
+        yield
+        return
+    sys.path.append(entry)
+    try:
+        yield
+    finally:
+        sys.path.remove(entry)
 
 
 def _dag_bag(folder: str) -> Any:
