@@ -9,8 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from airflow.providers.common.compat.sdk import DAG, BaseSensorOperator
+from airflow.providers.common.compat.sdk import DAG, BaseSensorOperator, task_group
 from airflow.providers.standard.operators.bash import BashOperator
+from airflow.providers.standard.operators.empty import EmptyOperator
+from airflow.providers.standard.operators.python import BranchPythonOperator, ShortCircuitOperator
 
 from airflow_exclusive import (
     ExclusiveBashOperator,
@@ -253,6 +255,166 @@ def test_a_job_shared_with_a_mapped_task_is_found() -> None:
         command(bash_command="a").expand(job_name=["same", "other"])
     (found,) = findings_of([dag("one", job_name="same"), mapped])
     assert found.subject == "one.work, two.work"
+
+
+# the same job in several tasks
+
+
+def echo(task_id: str, **settings: Any) -> Any:
+    return ExclusiveBashOperator(task_id=task_id, bash_command="true", **settings)
+
+
+def branch(task_id: str) -> Any:
+    return BranchPythonOperator(task_id=task_id, python_callable=str)
+
+
+def one_after_the_other(**settings: Any) -> None:
+    echo("a", job_name="same", **settings) >> echo("b", job_name="same", **settings)
+
+
+def both_of_a_branch() -> None:
+    joined = echo("b", job_name="same", trigger_rule="none_failed_min_one_success")
+    branch("which") >> [echo("a", job_name="same"), EmptyOperator(task_id="x")] >> joined
+
+
+def both_behind_a_condition() -> None:
+    ShortCircuitOperator(task_id="if", python_callable=bool) >> [echo("a", job_name="same"), echo("b", job_name="same")]
+
+
+SHARING: dict[str, Callable[[], Any]] = {
+    "one after the other": one_after_the_other,
+    "the same tick by name": lambda: one_after_the_other(run_key="2026"),
+    "the same tick by template": lambda: one_after_the_other(run_key="{{ run_id }} {{ ds }}"),
+    "the same name by template": lambda: [echo(task, job_name="{{ dag.dag_id }}") for task in "ab"],
+    "on both ways of a branch": both_of_a_branch,
+    "behind one condition": both_behind_a_condition,
+}
+
+
+@pytest.mark.parametrize("make", SHARING.values(), ids=SHARING)
+def test_a_job_shared_within_a_dag_is_found(make: Callable[[], Any]) -> None:
+    with DAG("one", start_date=START, schedule=None) as made:
+        make()
+    (found,) = findings_of([made])
+    assert (found.level, found.subject) == ("warning", "one.a, one.b")
+    assert "of the same tick one runs, and the others find it done" in found.text
+
+
+def test_a_job_that_all_have_by_default_args_is_found() -> None:
+    with DAG("one", start_date=START, schedule=None, default_args={"job_name": "same"}) as made:
+        echo("a") >> echo("b")
+    (found,) = findings_of([made])
+    assert found.subject == "one.a, one.b"
+
+
+def ways_of_a_branch() -> None:
+    which = branch("which")
+    which >> echo("a", job_name="same")
+    which >> EmptyOperator(task_id="before") >> echo("b", job_name="same")
+
+
+def a_condition_of_its_own(task_id: str) -> None:
+    ShortCircuitOperator(task_id=f"if_{task_id}", python_callable=bool) >> echo(task_id, job_name="same")
+
+
+def when_one_has_failed(rule: str) -> None:
+    failed = EmptyOperator(task_id="failed", trigger_rule=rule)
+    echo("a", job_name="same") >> failed >> echo("b", job_name="same")
+
+
+TAKING_TURNS: dict[str, Callable[[], Any]] = {
+    "ways of a branch": ways_of_a_branch,
+    "conditions of their own": lambda: [a_condition_of_its_own(task) for task in "ab"],
+    "hooks that may skip": lambda: [echo(task, job_name="same", pre_execute=print) for task in "ab"],
+    "one when the other has failed": lambda: when_one_has_failed("one_failed"),
+    "one when the other has ended": lambda: when_one_has_failed("all_done"),
+    "other ticks": lambda: [echo(task, job_name="same", run_key=task) for task in "ab"],
+    "ticks of the tasks": lambda: one_after_the_other(run_key="{{ ts }} {{ task.task_id }}"),
+    "ticks that others give": lambda: [echo("a", job_name="a"), one_given_tick("b"), one_given_tick("c")],
+}
+
+
+def one_given_tick(task_id: str) -> Any:
+    return echo(task_id, job_name="same", run_key=EmptyOperator(task_id=f"gives_{task_id}").output)
+
+
+@pytest.mark.parametrize("make", TAKING_TURNS.values(), ids=TAKING_TURNS)
+def test_nothing_is_said_about_tasks_of_which_one_runs(make: Callable[[], Any]) -> None:
+    with DAG("one", start_date=START, schedule=None) as made:
+        make()
+    assert findings_of([made]) == []
+
+
+def test_a_jobs_default_name_is_one_as_well() -> None:
+    with DAG("mapped", start_date=START, schedule=None) as mapped:
+        command().expand(bash_command=["a", "b"])
+    of_mapped, plain = findings_of(
+        [dag("one"), dag("two", job_name="one.work"), mapped, dag("three", job_name="mapped.work[1]")]
+    )
+    assert plain.subject == "one.work, two.work"
+    assert of_mapped.subject == "mapped.work, three.work"
+
+
+@pytest.mark.parametrize("run_key", ["2026", "{{ ds }}", "{{ data_interval_end | ts }}"])
+def test_the_same_tick_of_a_job_in_two_dags_is_found(run_key: str) -> None:
+    (found,) = findings_of([dag(name, job_name="same", run_key=run_key) for name in ("one", "two")])
+    assert found.subject == "one.work, two.work"
+    assert f"job_name='same' and run_key={run_key!r}" in found.text
+
+
+def in_a_mapped_group() -> None:
+    @task_group
+    def group(n: int) -> None:
+        echo("work", job_name="same")
+
+    group.expand(n=[1, 2])
+
+
+SHARED_BY_INSTANCES: dict[str, Callable[[], Any]] = {
+    "an operator's": lambda: command(job_name="same").expand(bash_command=["a", "b"]),
+    "sets for an operator's": lambda: command(job_name="same").expand_kwargs([{"bash_command": "a"}] * 2),
+    "a function's": lambda: exclusive_task(task_id="work", job_name="same")(plain).expand(n=[1, 2]),
+    "a function's with a tick": lambda: exclusive_task(task_id="work", job_name="same", run_key="{{ ds }}")(
+        plain
+    ).expand(n=[1, 2]),
+    "a mapped group's": in_a_mapped_group,
+}
+
+
+@pytest.mark.parametrize("make", SHARED_BY_INSTANCES.values(), ids=SHARED_BY_INSTANCES)
+def test_a_job_that_mapped_instances_share_is_found(make: Callable[[], Any]) -> None:
+    with DAG("one", start_date=START, schedule=None) as made:
+        make()
+    (found,) = findings_of([made])
+    assert (found.level, found.subject.rpartition(".")[2]) == ("error", "work")
+    assert found.text.startswith("its mapped instances share job_name='same'")
+
+
+INSTANCES_APART: dict[str, Callable[[], Any]] = {
+    "names": lambda: command(job_name="{{ ti.map_index }}").expand(bash_command=["a", "b"]),
+    "ticks": lambda: command(job_name="same", run_key="{{ task.bash_command }}").expand(bash_command=["a", "b"]),
+    "only one": lambda: command(job_name="same").expand(bash_command=["a"]),
+    "nobody knows how many": lambda: command(job_name="same").expand(bash_command=upstream()),
+    "a function's": lambda: exclusive_task(task_id="work", job_name="{{ task.op_kwargs.n }}")(plain).expand(n=[1, 2]),
+    "default": lambda: exclusive_task(task_id="work")(plain).expand(n=[1, 2]),
+}
+
+
+@pytest.mark.parametrize("make", INSTANCES_APART.values(), ids=INSTANCES_APART)
+def test_nothing_is_said_about_instances_with_jobs_of_their_own(make: Callable[[], Any]) -> None:
+    with DAG("one", start_date=START, schedule=None) as made:
+        make()
+    assert findings_of([made]) == []
+
+
+@pytest.mark.parametrize("values", [[1, 2], None])
+def test_a_misspelt_setting_of_a_mapped_function_is_found(values: list[int] | None) -> None:
+    with DAG("one", start_date=START, schedule=None) as made:
+        exclusive_task(task_id="work", on_buzy="wait", lock_tll=5)(plain).expand(n=values or upstream())
+    (found,) = findings_of([made])
+    assert (found.level, found.subject) == ("error", "one.work")
+    assert "on_buzy" in found.text
+    assert "lock_tll" in found.text
 
 
 # whole folders

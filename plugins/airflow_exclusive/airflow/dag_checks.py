@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import sys
 import warnings
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from importlib import import_module
 from itertools import islice, product
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +31,14 @@ _SENSORS = (JobAdmissionSensor, JobStatusSensor)
 _POKES = "it pokes in the worker, and the SequentialExecutor's scheduler stops"
 _AT_MOST = 1000
 """So many tasks of a mapped one are looked at."""
+_OF_THE_TIME = frozenset(
+    {"ds", "ds_nodash", "ts", "ts_nodash", "ts_nodash_with_tz"}
+    | {"logical_date", "execution_date", "data_interval_start", "data_interval_end"}
+)
+"""What templates may name that is the same in all DAG runs of the same tick."""
+_OF_THE_DAG_RUN = frozenset({"dag", "dag_run", "run_id"})
+"""And in all tasks of the same run."""
+_AFTER_SUCCESS = ("all_success", "one_success", "none_failed", "none_failed_min_one_success")
 
 
 def findings_in(folder: str | Path, *, executor: str | None = None, triggerer: bool = False) -> list[Finding]:
@@ -51,39 +61,59 @@ def findings_in(folder: str | Path, *, executor: str | None = None, triggerer: b
 def findings_of(dags: Iterable[Any], *, executor: str | None = None, triggerer: bool = False) -> list[Finding]:
     """What is wrong with these DAGs; arguments as for `findings_in`."""
     sequential = config.is_sequential(executor)
-    tasks: list[Any] = []
+    runs: list[_Run] = []
     found: list[Finding] = []
     for task in (each for dag in dags for each in dag.tasks):
         try:
-            tasks.extend(_as_run(task))
-        except InvalidSetting as error:
+            runs.extend(_runs_of(task))
+        except (InvalidSetting, _CannotBeMade) as error:
             found.append(Finding("error", _name(task), str(error)))
-    guarded = [task for task in tasks if isinstance(task, ExclusiveMixin)]
-    for task in guarded:
+    guarded = [run for run in runs if isinstance(run.task, ExclusiveMixin)]
+    for task in (run.task for run in guarded):
         wait_mode = waiting.suitable(executor) if task.wait_mode_left_out else task.own("wait_mode")
         found.extend(_of_lengths(task, wait_mode, sequential))
         if sequential:
             found.extend(_of_waiting(task, wait_mode, triggerer))
     if sequential:
-        found.extend(finding for task in tasks if isinstance(task, _SENSORS) for finding in _of_poking(task, triggerer))
+        sensors = (run.task for run in runs if isinstance(run.task, _SENSORS))
+        found.extend(finding for sensor in sensors for finding in _of_poking(sensor, triggerer))
     return list(dict.fromkeys([*found, *_of_names(guarded)]))  # what several of a mapped task have is said once
 
 
-def _as_run(task: Any) -> Iterator[Any]:
-    """The task, or those of ours that a mapped one will be. Raises `InvalidSetting` where one of these can't be."""
+@dataclass(frozen=True)
+class _Run:
+    """A task as it will run: `task` is made of what is `written` in the DAG. index: which one of a mapped task."""
+
+    task: Any
+    written: Any
+    index: int | None = None
+
+
+class _CannotBeMade(Exception):
+    """One of a mapped task's tasks, although all that it is made of is there."""
+
+
+def _runs_of(task: Any) -> Iterator[_Run]:
+    """The task, or those of ours that a mapped one will be. Raises what one of these will."""
     if not hasattr(task, "partial_kwargs"):
-        yield task
+        groups = [islice(_mapped_over(group._expand_input.value), _AT_MOST) for group in task.iter_mapped_task_groups()]
+        times = prod(sum(1 for _ in group) or 1 for group in groups)
+        indexes = range(min(times, _AT_MOST)) if groups else [None]
+        yield from (_Run(task, task, index) for index in indexes)
         return
     if not issubclass(task.operator_class, (ExclusiveMixin, *_SENSORS)):
         return
     function_arguments = getattr(task, "op_kwargs_expand_input", None)
+    each: Iterable[tuple[Mapping[str, Any], bool]]
     if function_arguments is not None:  # a decorated function: only what it is called with differs
-        each: Iterable[Mapping[str, Any]] = [{"op_kwargs": next(_mapped_over(function_arguments.value), {})}]
+        calls = islice(_mapped_over(function_arguments.value), _AT_MOST)
+        each = [({"op_kwargs": call}, True) for call in calls] or [({"op_kwargs": {}}, False)]
     else:
-        each = islice(_mapped_over(task.expand_input.value), _AT_MOST)
-    for arguments in each:
-        if (made := _made(task, arguments)) is not None:
-            yield made
+        sets = islice(_mapped_over(task.expand_input.value), _AT_MOST)
+        each = ((arguments, _is_there(arguments)) for arguments in sets)
+    for index, (arguments, complete) in enumerate(each):
+        if (made := _made(task, arguments, complete)) is not None:
+            yield _Run(made, task, index)
 
 
 def _mapped_over(given: Any) -> Iterator[dict[str, Any]]:
@@ -101,8 +131,8 @@ def _values(given: Any) -> list[Any]:
     return list(given.items()) if isinstance(given, Mapping) else list(given)
 
 
-def _made(mapped: Any, arguments: Mapping[str, Any]) -> Any:
-    """The task with these arguments; None where it can't be made before others have run."""
+def _made(mapped: Any, arguments: Mapping[str, Any], complete: bool) -> Any:
+    """The task with these arguments; None where it can't be made before others have run, who give some of them."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -110,9 +140,19 @@ def _made(mapped: Any, arguments: Mapping[str, Any]) -> Any:
     except InvalidSetting as error:
         if is_known(error.value):
             raise
-    except Exception:  # what the operator itself asks for isn't there yet
-        return None
+    except Exception as error:
+        if complete:
+            raise _CannotBeMade(str(error) or type(error).__name__) from error
     return None
+
+
+def _is_there(value: Any) -> bool:
+    """Whether no other task will give it, or a part of it. A template is a text until the task is rendered."""
+    if isinstance(value, Mapping):
+        return all(_is_there(part) for part in value.values())
+    if isinstance(value, (list, tuple, set)):
+        return all(_is_there(part) for part in value)
+    return not hasattr(value, "resolve")
 
 
 def _of_lengths(task: Any, wait_mode: str, sequential: bool) -> Iterator[Finding]:
@@ -174,19 +214,86 @@ def _without_triggerer(task: Any, cure: str) -> Finding:
     return _warning(task, text, f"{cure}, or start a triggerer and say triggerer=True here")
 
 
-def _of_names(tasks: Iterable[Any]) -> Iterator[Finding]:
-    named = defaultdict(set)
-    for task in tasks:
-        if task.own("job_name") is not None and is_known(task.own("job_name")) and task.own("run_key") is None:
-            named[task.own("job_name")].add((task.dag_id, _name(task)))
-    for name, sharing in sorted(named.items()):
-        if len({dag_id for dag_id, _ in sharing}) > 1:
+def _of_names(guarded: Iterable[_Run]) -> Iterator[Finding]:
+    sharing = defaultdict(list)
+    for run in guarded:
+        if (tick := _tick_of(run)) is not None:
+            sharing[tick].append(run)
+    for (name, run_key, _), runs in sorted(sharing.items(), key=str):
+        what = f"job_name={name!r}" + ("" if run_key is None else f" and run_key={run_key!r}")
+        times = Counter(_name(run.task) for run in runs)
+        for task in sorted(name for name in times if times[name] > 1):
+            yield Finding(
+                "error",
+                task,
+                f"its mapped instances share {what}: of the same tick one runs, and the others fail",
+                "put {{ ti.map_index }} or the mapped value into job_name or run_key",
+            )
+        one_of = {_name(run.task): run for run in runs}.values()
+        if both := [run for run in one_of if any(_both_run(run, other) for other in one_of if other is not run)]:
             yield Finding(
                 "warning",
-                ", ".join(sorted(task for _, task in sharing)),
-                f"they share job_name={name!r}: of the same tick one runs, and the others find it done",
+                ", ".join(sorted(_name(run.task) for run in both)),
+                f"they share {what}: of the same tick one runs, and the others find it done",
                 "name the jobs differently, unless they are one and the same",
             )
+
+
+def _tick_of(run: _Run) -> tuple[str, str | None, str | None] | None:
+    """What only one can run: job_name and run_key, as they are written, and the DAG where they are only known in it.
+
+    None where a template may make of them something else for each task.
+    """
+    name, run_key = run.task.own("job_name"), run.task.own("run_key")
+    if name is None:
+        name = _name(run.task) + ("" if run.index is None else f"[{run.index}]")
+    made_of = _names_in(name) | _names_in(run_key)
+    if not made_of <= _OF_THE_TIME | _OF_THE_DAG_RUN:
+        return None
+    return name, run_key, None if made_of <= _OF_THE_TIME else run.task.dag_id
+
+
+def _names_in(value: Any) -> set[str]:
+    """What a template is made of."""
+    if value is None or is_known(value):
+        return set()
+    from jinja2 import Environment, TemplateError, nodes
+
+    try:
+        parsed = Environment().parse(value)  # noqa: S701 - nothing is rendered
+        return {name.name for name in parsed.find_all(nodes.Name)}
+    except (TemplateError, TypeError):  # it will fail by itself, or another task gives it
+        return {"?"}
+
+
+def _both_run(one: _Run, other: _Run) -> bool:
+    """Whether both run in the same tick, as far as the DAG tells: not where a condition or a failure decides."""
+    if one.task.dag_id != other.task.dag_id:
+        return True
+    ones, others = _conditions(one), _conditions(other)
+    return not ((ones - others and others - ones) or _stands_in(one, other) or _stands_in(other, one))
+
+
+def _conditions(run: _Run) -> set[tuple[str, str]]:
+    """The ways of branches that lead to it, and what else may have it skipped."""
+    upstream = list(run.written.get_flat_relatives(upstream=True))
+    on_its_way = {task.task_id for task in [*upstream, run.written]}
+    found = {(run.task.task_id, "")} if run.task._pre_execute_hook else set()  # @task.run_if, @task.skip_if
+    for task in upstream:
+        kind = task.operator_class if hasattr(task, "partial_kwargs") else type(task)
+        if hasattr(kind, "do_branch"):
+            found |= {(task.task_id, way) for way in task.downstream_task_ids & on_its_way}
+        elif hasattr(kind, "skip_all_except"):
+            found.add((task.task_id, ""))
+    return found
+
+
+def _stands_in(run: _Run, other: _Run) -> bool:
+    """Whether it runs in place of one before it that has failed."""
+    for task in [run.written, *run.written.get_flat_relatives(upstream=True)]:
+        if task.trigger_rule not in _AFTER_SUCCESS and other.task.task_id in task.get_flat_relative_ids(upstream=True):
+            return True
+    return False
 
 
 def _warning(task: Any, text: str, cure: str) -> Finding:
