@@ -13,6 +13,9 @@ from airflow.providers.common.compat.sdk import DAG, BaseSensorOperator, task_gr
 from airflow.providers.standard.operators.bash import BashOperator
 from airflow.providers.standard.operators.empty import EmptyOperator
 from airflow.providers.standard.operators.python import BranchPythonOperator, ShortCircuitOperator
+from airflow.providers.standard.operators.trigger_dagrun import TriggerDagRunOperator
+from airflow.providers.standard.sensors.date_time import DateTimeSensorAsync
+from airflow.providers.standard.sensors.time_delta import TimeDeltaSensor
 
 from airflow_exclusive import (
     ExclusiveBashOperator,
@@ -22,6 +25,7 @@ from airflow_exclusive import (
     exclusive,
     exclusive_task,
 )
+from airflow_exclusive.airflow.compat import AIRFLOW_V_3_0_PLUS
 from airflow_exclusive.airflow.dag_checks import findings_of
 from deploy.embedded.stack import PROJECT
 from tests.airflow.interpreter import told_by
@@ -417,11 +421,33 @@ def test_a_misspelt_setting_of_a_mapped_function_is_found(values: list[int] | No
     assert "lock_tll" in found.text
 
 
+# operators that can't be guarded
+
+
+def test_an_operator_that_always_defers_is_found() -> None:
+    with DAG("one", start_date=START, schedule=None) as made:
+        exclusive(DateTimeSensorAsync)(task_id="work", target_time=START)
+        exclusive(TimeDeltaSensor)(task_id="may_wait_here", delta=MINUTE, deferrable=False)
+    (found,) = findings_of([made])
+    assert (found.level, found.subject) == ("error", "one.work")
+    assert "it leaves its worker to wait" in found.text
+    assert found.cure == "let it wait unguarded, and guard the task that follows it"
+
+
+def test_an_operator_whose_run_is_triggered_after_its_end_is_found() -> None:
+    with DAG("one", start_date=START, schedule=None) as made:
+        exclusive(TriggerDagRunOperator)(task_id="work", trigger_dag_id="other")
+    found = findings_of([made])
+    assert [(one.level, one.subject) for one in found] == ([("error", "one.work")] if AIRFLOW_V_3_0_PLUS else [])
+    assert all("trigger_run_id" in one.cure for one in found)
+
+
 # whole folders
 
 
 SAMPLES = """
 import json, sys
+from airflow_exclusive.airflow.compat import AIRFLOW_V_3_0_PLUS
 from airflow_exclusive.airflow.dag_checks import findings_in
 found = findings_in(sys.argv[1], executor=sys.argv[2], triggerer=sys.argv[3] == "triggerer")
 print(json.dumps([[one.subject, one.text] for one in found]))

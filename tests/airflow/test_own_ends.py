@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import importlib
 from dataclasses import replace
+from datetime import datetime, timezone
 from typing import Any
 
 import pytest
 from airflow.providers.common.compat.sdk import DAG, AirflowSkipException, BaseOperator
 from airflow.providers.standard.operators.python import ShortCircuitOperator
 from airflow.providers.standard.operators.trigger_dagrun import TriggerDagRunOperator
+from airflow.providers.standard.sensors.date_time import DateTimeSensorAsync
+from airflow.providers.standard.triggers.temporal import DateTimeTrigger
 
 from airflow_exclusive import exclusive
 from airflow_exclusive.airflow import connections, listener
@@ -18,12 +21,21 @@ from airflow_exclusive.core.errors import ExclusiveError, InvalidSetting
 from tests.airflow.context import context_of
 from tests.support.fakes import World, done, world
 
+FAR = datetime(2100, 1, 1, tzinfo=timezone.utc)
+
 only_3 = pytest.mark.skipif(not AIRFLOW_V_3_0_PLUS, reason="in Airflow 2 the operator does it all and returns")
 
 
 class Skipping(BaseOperator):
     def execute(self, context: Any) -> None:
         raise AirflowSkipException("nothing to do today")
+
+
+class Deferring(BaseOperator):
+    deferrable = False
+
+    def execute(self, context: Any) -> None:
+        self.defer(trigger=DateTimeTrigger(FAR), method_name="execute")
 
 
 def made(operator: Any, **arguments: Any) -> Any:
@@ -82,6 +94,22 @@ def test_a_job_that_skips_what_follows_is_done(admitting: World, confirmed: list
 def test_a_run_that_is_triggered_after_the_task_is_out_of_reach(admitting: World) -> None:
     task = made(TriggerDagRunOperator, trigger_dag_id="other")
     with pytest.raises(ExclusiveError, match="give that run a trigger_run_id made of the tick instead"):
+        task.execute(context_of(task))
+    assert [outcome for outcome, *_ in admitting.statuses.finished] == ["failed"]
+
+
+@pytest.mark.parametrize(
+    ("operator", "settings", "cure"),
+    [
+        (DateTimeSensorAsync, {"target_time": FAR}, "let it wait unguarded, and guard the task that follows it"),
+        (Deferring, {}, "set deferrable=False"),
+    ],
+)
+def test_a_deferral_is_refused_with_what_can_be_done(
+    admitting: World, operator: Any, settings: dict[str, Any], cure: str
+) -> None:
+    task = made(operator, **settings)
+    with pytest.raises(ExclusiveError, match=f"defers, which an exclusive task can't do yet: {cure}"):
         task.execute(context_of(task))
     assert [outcome for outcome, *_ in admitting.statuses.finished] == ["failed"]
 

@@ -6,22 +6,28 @@ far as the values that it is mapped over are there when the DAG is parsed.
 
 from __future__ import annotations
 
+import ast
+import inspect
 import sys
 import warnings
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from importlib import import_module
 from itertools import islice, product
 from math import prod
 from pathlib import Path
+from textwrap import dedent
 from typing import Any
+
+from airflow.providers.standard.operators.trigger_dagrun import TriggerDagRunOperator
 
 from airflow_exclusive.airflow import config, waiting
 from airflow_exclusive.airflow.compat import AIRFLOW_V_3_0_PLUS
 from airflow_exclusive.airflow.early_checks import is_known
-from airflow_exclusive.airflow.mixin import ExclusiveMixin
+from airflow_exclusive.airflow.mixin import INSTEAD_OF_DEFERRING, INSTEAD_OF_TRIGGERING, ExclusiveMixin
 from airflow_exclusive.airflow.sensors import JobAdmissionSensor, JobStatusSensor
 from airflow_exclusive.core.errors import InvalidSetting
 from airflow_exclusive.core.findings import Finding
@@ -70,6 +76,7 @@ def findings_of(dags: Iterable[Any], *, executor: str | None = None, triggerer: 
             found.append(Finding("error", _name(task), str(error)))
     guarded = [run for run in runs if isinstance(run.task, ExclusiveMixin)]
     for task in (run.task for run in guarded):
+        found.extend(_of_leaving(task))
         wait_mode = waiting.suitable(executor) if task.wait_mode_left_out else task.own("wait_mode")
         found.extend(_of_lengths(task, wait_mode, sequential))
         if sequential:
@@ -153,6 +160,29 @@ def _is_there(value: Any) -> bool:
     if isinstance(value, (list, tuple, set)):
         return all(_is_there(part) for part in value)
     return not hasattr(value, "resolve")
+
+
+def _of_leaving(task: Any) -> Iterator[Finding]:
+    """Operators that can't be guarded, whatever their settings."""
+    if AIRFLOW_V_3_0_PLUS and isinstance(task, TriggerDagRunOperator):
+        text = "it has Airflow trigger a run after its end, when the lease is over: each of its runs fails"
+        yield Finding("error", _name(task), text, INSTEAD_OF_TRIGGERING)
+    elif _always_defers(getattr(super(ExclusiveMixin, task).execute, "__func__", None)):
+        text = "it leaves its worker to wait, which an exclusive task can't do yet: each of its runs fails"
+        yield Finding("error", _name(task), text, INSTEAD_OF_DEFERRING)
+
+
+@cache
+def _always_defers(execute: Any) -> bool:
+    """Whether it can't end but by `self.defer(…)`."""
+    try:
+        (written,) = ast.parse(dedent(inspect.getsource(execute))).body
+    except (OSError, TypeError, SyntaxError, ValueError):
+        return False
+    if not isinstance(written, ast.FunctionDef) or any(isinstance(node, ast.Return) for node in ast.walk(written)):
+        return False
+    end = written.body[-1]
+    return isinstance(end, ast.Expr) and isinstance(end.value, ast.Call) and ast.unparse(end.value.func) == "self.defer"
 
 
 def _of_lengths(task: Any, wait_mode: str, sequential: bool) -> Iterator[Finding]:

@@ -50,6 +50,8 @@ if TYPE_CHECKING:
 
 OWN_TEMPLATE_FIELDS = ("job_name", "run_key")
 XCOM_KEY = "exclusive"
+INSTEAD_OF_DEFERRING = "let it wait unguarded, and guard the task that follows it"
+INSTEAD_OF_TRIGGERING = "give that run a trigger_run_id made of the tick instead"
 _FOREVER = float("inf")
 _SKIPPED = "skipped itself: "
 """What the ledger says beside the success of a job that decided to skip."""
@@ -323,7 +325,7 @@ class ExclusiveMixin:
                 except TRIGGERS_ANOTHER_RUN as trigger:
                     raise ExclusiveError(
                         f"{type(self).__name__} has Airflow trigger a run after the end of the task and its lease,"
-                        " and can't be exclusive: give that run a trigger_run_id made of the tick instead"
+                        f" and can't be exclusive: {INSTEAD_OF_TRIGGERING}"
                     ) from trigger
                 except ASKS_A_PERSON as asking:
                     raise ExclusiveError(
@@ -331,8 +333,9 @@ class ExclusiveMixin:
                         " let it ask unguarded, and guard the task that follows it"
                     ) from asking
                 except TaskDeferred as deferral:
+                    cure = "set deferrable=False" if hasattr(self, "deferrable") else INSTEAD_OF_DEFERRING
                     raise ExclusiveError(
-                        f"{type(self).__name__} defers, which an exclusive task can't do yet: set deferrable=False"
+                        f"{type(self).__name__} defers, which an exclusive task can't do yet: {cure}"
                     ) from deferral
                 except AirflowTaskTimeout:
                     # Airflow calls `on_kill` only after this: too late, for the next attempt may begin as soon as the
