@@ -139,6 +139,8 @@ class AirflowDeployment:
         commands = {**self.release.components, **self.workers}
         for component in components or commands:
             if component not in self.pids:
+                for left in self.home.glob(f"airflow-{component}*.pid"):
+                    left.unlink()  # by a crash: Airflow 2's webserver takes a stranger with that pid for its like
                 node = {"EXCLUSIVE_NODE": component} if component in self.workers else {}
                 self.daemons[component] = Daemon.spawn(
                     component,

@@ -6,6 +6,7 @@ import atexit
 import random
 import socket
 from collections.abc import Iterable
+from pathlib import Path
 
 LOOPBACK = "127.0.0.1"
 # Below the range from which outgoing connections get theirs: a server that is down for a moment finds its port free.
@@ -42,6 +43,21 @@ def free_port(preferred: Iterable[int] = (), *, kept: int | None = None) -> int:
         if port not in _given and is_free(port) and _give(port):
             return port
     raise RuntimeError(f"no free port on {LOOPBACK}")
+
+
+def kept_port(file: Path) -> int | None:
+    """What `keep_port` wrote; None where nothing was, or nothing that can be read."""
+    try:
+        return int(file.read_text())
+    except (FileNotFoundError, ValueError):
+        return None
+
+
+def keep_port(file: Path, port: int) -> None:
+    """Written whole or not at all."""
+    partial = file.with_suffix(".new")
+    partial.write_text(str(port))
+    partial.replace(file)
 
 
 def _give(port: int) -> bool:

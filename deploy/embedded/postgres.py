@@ -12,12 +12,13 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Protocol
 
+import psutil
 import psycopg
 from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict
 
 from deploy.embedded.account import Account, server_environment, service_folder
-from deploy.embedded.ports import LOOPBACK, free_port
+from deploy.embedded.ports import LOOPBACK, free_port, keep_port, kept_port
 from deploy.embedded.process import Daemon, NotReadyError, wait_until
 
 if sys.version_info >= (3, 11):
@@ -140,6 +141,7 @@ class EmbeddedPostgres(ServerDatabases):
         self.folder.mkdir(parents=True, exist_ok=True)
         server = self._server_installation()
         self._initialise(server)
+        self._drop_lock_of_the_dead()
         self._keep_or_choose_port()
         self.daemon = Daemon.spawn(
             "PostgreSQL",
@@ -186,9 +188,27 @@ class EmbeddedPostgres(ServerDatabases):
 
     def _keep_or_choose_port(self) -> None:
         """The port of the last start; another one only when a stranger took it while no server of ours had it."""
-        saved = self.port if self._port_file.exists() else None
+        saved = kept_port(self._port_file)
         if saved is None or self.daemon is None:
-            self._port_file.write_text(str(free_port(kept=saved)))
+            keep_port(self._port_file, free_port(kept=saved))
+
+    def _drop_lock_of_the_dead(self) -> None:
+        """A crash leaves a lock file, by which PostgreSQL won't start once a stranger has the pid that is in it.
+
+        By it alone it notices, too, that processes of the one that crashed still run: then it is kept.
+        """
+        lock = self.data_folder / "postmaster.pid"
+        if lock.exists() and not any(self._may_serve(process) for process in psutil.process_iter()):
+            lock.unlink(missing_ok=True)
+
+    def _may_serve(self, process: psutil.Process) -> bool:
+        """Whether it is one of a server's on these data, which all work in their folder."""
+        try:
+            return process.name() == "postgres" and Path(process.cwd()) == self.data_folder.resolve()
+        except psutil.NoSuchProcess:
+            return False
+        except psutil.AccessDenied:
+            return True
 
     def _server_installation(self) -> Path:
         """PostgreSQL's programs, a copy where the service user can't reach the installed ones."""

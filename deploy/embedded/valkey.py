@@ -12,7 +12,7 @@ from typing import Protocol
 import redis
 
 from deploy.embedded.account import server_environment
-from deploy.embedded.ports import LOOPBACK, free_port
+from deploy.embedded.ports import LOOPBACK, free_port, keep_port, kept_port
 from deploy.embedded.process import Daemon, NotReadyError, wait_until
 
 if sys.version_info >= (3, 11):
@@ -89,9 +89,9 @@ class EmbeddedValkey:
         if self.pid is not None:
             return self
         self.folder.mkdir(parents=True, exist_ok=True)
-        saved = self.port if self._port_file.exists() else None
+        saved = kept_port(self._port_file)
         if saved is None or self.daemon is None:
-            self._port_file.write_text(str(free_port(kept=saved)))
+            keep_port(self._port_file, free_port(kept=saved))
         self.daemon = Daemon.spawn(
             "Valkey",
             [_program(), *self._settings()],

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -20,9 +23,9 @@ import redis
 
 from deploy.embedded.account import Account, service_folder
 from deploy.embedded.airflow import AirflowDeployment
-from deploy.embedded.ports import free_port, is_free
+from deploy.embedded.ports import free_port, is_free, keep_port, kept_port
 from deploy.embedded.postgres import EmbeddedPostgres, ExternalPostgres
-from deploy.embedded.process import Daemon, NotReadyError, marked, wait_until
+from deploy.embedded.process import Daemon, NotReadyError, kill_all, marked, wait_until
 from deploy.embedded.release import AIRFLOW_2, AIRFLOW_3, PROJECT
 from deploy.embedded.stack import Stack
 from deploy.embedded.state import InUseError, State, exclusive_use
@@ -116,6 +119,53 @@ class TestPostgres:
         with pytest.raises(NotReadyError, match="incompatible"):
             postgres.start()
 
+    @pytest.mark.parametrize("content", ["{stranger}\n", ""])
+    def test_starts_after_a_crash_though_a_stranger_has_its_pid(self, postgres: EmbeddedPostgres, content: str) -> None:
+        dsn = postgres.start().create_database("kept")
+        write_row(dsn)
+        lock = postgres.data_folder / "postmaster.pid"
+        left = lock.read_text().splitlines(keepends=True)
+        postgres.kill()
+
+        account = Account.for_service()
+        with subprocess.Popen(["sleep", "600"], **(account.popen_arguments() if account else {})) as stranger:
+            try:
+                lock.write_text(content and content.format(stranger=stranger.pid) + "".join(left[1:]))
+                postgres.start()
+                assert read_row(dsn) == 42
+            finally:
+                stranger.kill()
+
+    def test_never_starts_beside_another_on_its_data(self, postgres: EmbeddedPostgres) -> None:
+        postgres.start()
+        lock = postgres.data_folder / "postmaster.pid"
+        left = lock.read_text()
+        with pytest.raises(NotReadyError, match=r"postmaster\.pid"):
+            EmbeddedPostgres(postgres.folder, durable=False).start()
+        assert lock.read_text() == left
+        assert postgres.pid == int(left.splitlines()[0])
+
+    def test_never_starts_beside_what_is_left_of_another(self, postgres: EmbeddedPostgres) -> None:
+        postgres.start()
+        assert postgres.daemon is not None
+        orphans = postgres.daemon.family()
+        try:
+            for process in orphans:
+                with contextlib.suppress(psutil.NoSuchProcess):  # those of a connection come and go
+                    process.suspend()  # or they would notice, and end
+            postgres.daemon.send(signal.SIGKILL)
+            assert postgres.daemon.wait(30)
+            with pytest.raises(NotReadyError, match="shared memory"):
+                postgres.start()
+        finally:
+            kill_all(orphans)
+        assert postgres.start().pid is not None
+
+    def test_starts_without_a_port_that_can_be_read(self, postgres: EmbeddedPostgres) -> None:
+        postgres.folder.mkdir()
+        (postgres.folder / "port").touch()
+        assert postgres.start().pid is not None
+
     def test_makes_half_made_data_again(self, postgres: EmbeddedPostgres) -> None:
         (postgres.data_folder.parent / "data.new" / "base").mkdir(parents=True)
         assert postgres.start().pid is not None
@@ -174,6 +224,12 @@ class TestValkey:
             valkey.start()
             assert valkey.url(3) == url
             assert client.get("kept") == "42"
+
+    @pytest.mark.parametrize("left", [b"", b"\xff"])
+    def test_starts_without_a_port_that_can_be_read(self, valkey: EmbeddedValkey, left: bytes) -> None:
+        valkey.folder.mkdir()
+        (valkey.folder / "port").write_bytes(left)
+        assert valkey.start().pid is not None
 
     def test_forgets_everything_when_not_durable(self, tmp_path: Path) -> None:
         with EmbeddedValkey(tmp_path, durable=False) as valkey, redis.Redis.from_url(valkey.url()) as client:
@@ -281,6 +337,17 @@ class TestPorts:
         first = free_port(range(20_000, 20_400))
         assert free_port([first]) != first
 
+    def test_a_full_disk_takes_no_port_away(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        def write_nothing(path: Path, _: str) -> None:
+            path.open("w").close()
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+        keep_port(tmp_path / "port", 20_001)
+        monkeypatch.setattr(Path, "write_text", write_nothing)
+        with pytest.raises(OSError, match="No space left"):
+            keep_port(tmp_path / "port", 20_002)
+        assert kept_port(tmp_path / "port") == 20_001
+
     def test_a_port_given_in_another_process_is_not_free_before_its_server_listens(self) -> None:
         script = "from deploy.embedded.ports import free_port; print(free_port(), flush=True); input()"
         with subprocess.Popen(
@@ -313,6 +380,23 @@ class TestDeployment:
                 deployment.wait_ready(timeout=1)
             deployment.api.close()
             stranger.shutdown()
+
+    def test_what_a_crash_left_of_a_component_is_forgotten_with_its_next_start(self, tmp_path: Path) -> None:
+        deployment = AirflowDeployment(
+            tmp_path,
+            name="ours",
+            metadata_dsn="postgresql://nowhere/",
+            dags_folder=tmp_path,
+            plugins_folder=tmp_path,
+            release=AIRFLOW_2,
+            python=Path("/bin/true"),
+        )
+        for left in ("webserver", "webserver-monitor", "scheduler"):
+            (tmp_path / f"airflow-{left}.pid").write_text(f"{os.getpid()}\n")
+        deployment.start("webserver")
+        deployment.stop()
+        deployment.api.close()
+        assert [file.name for file in tmp_path.glob("*.pid")] == ["airflow-scheduler.pid"]
 
     def test_the_interpreter_is_one_that_has_the_release(self) -> None:
         assert AIRFLOW.release.python == Path(sys.executable)
