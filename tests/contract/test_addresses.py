@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from airflow_exclusive.core.errors import ExclusiveError, InvalidSetting
@@ -24,6 +24,7 @@ def shows_none_of_it(error: BaseException | None) -> bool:
 
 
 @given(passwords)
+@settings(deadline=None)
 @pytest.mark.parametrize(
     "address",
     [
@@ -46,6 +47,7 @@ def test_of_postgres(address: str, password: str) -> None:
 
 
 @given(passwords)
+@settings(deadline=None)
 @pytest.mark.parametrize(
     "address",
     [

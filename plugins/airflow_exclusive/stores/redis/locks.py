@@ -117,8 +117,9 @@ class ErrorsMapped:
             return
         import redis
 
-        if isinstance(error, (TypeError, ValueError)):  # redis-py reads the options only now
-            raise InvalidSetting("redis", redacted(self._url), f"can't be used: {error}") from error
+        if isinstance(error, (TypeError, ValueError)):  # redis-py reads the options only now, and quotes them
+            cure = "can't be used: correct its options, of which redis-py doesn't know one or can't read its value"
+            raise InvalidSetting("redis", redacted(self._url), cure) from None
         refused = (redis.AuthenticationError, redis.exceptions.NoPermissionError)
         # Of a cluster the error may only say that no node could be asked; why is its cause.
         if isinstance(error, refused) or isinstance(error.__cause__, refused):
