@@ -452,6 +452,8 @@ def test_status_lists_all_jobs_by_name(ledger: Ledger) -> None:
     for name in ("b", "a"):
         ledger.claim(0, request(job=name))
     assert [status.job_name for status in ledger.at(1).status(None)] == ["a", "b"]
+    ledger.at(0).withdraw(request(job="c"), "asked and didn't hear")
+    assert [status.job_name for status in ledger.at(1).status(None)] == ["a", "b"]
     assert ledger.at(1).status("c") == []
 
 
