@@ -567,6 +567,13 @@ def test_init_refuses_statements_as_json() -> None:
     assert "--sql=True: prints statements, and can't be given together with --json" in done.output
 
 
+@pytest.mark.parametrize("limit", ["0", "1" + "0" * 30])
+def test_a_limit_that_cannot_be_is_refused(redis_url: str, database: str, limit: str) -> None:
+    asked = run("history", JOB, "--limit", limit, "--redis", redis_url, "--postgres", database)
+    assert asked.exit_code == 2
+    assert "'--limit'" in asked.output
+
+
 def test_init_of_a_schema_that_cannot_be_asks_no_server() -> None:
     done = run("init", "--postgres", "postgresql://127.0.0.1:1/nobody", "--schema", "a b")
     assert (done.exit_code, "--schema='a b': must be a plain name" in done.output) == (2, True)

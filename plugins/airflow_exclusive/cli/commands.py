@@ -19,6 +19,7 @@ from airflow_exclusive.stores.postgres.statements import DEFAULT_SCHEMA
 _BAD_USAGE = 2
 _FAILED = 1
 _CENTURY = 36525
+_MOST = 2**31 - 1
 
 
 class _Seconds(click.ParamType[float]):
@@ -231,7 +232,7 @@ def status(job: str | None, *, as_json: bool, redis: str, postgres: str, schema:
 @cli.command()
 @click.argument("job")
 @click.option("--run-key", help="Only this tick")
-@click.option("--limit", type=click.IntRange(1), default=20, show_default=True, help="How many attempts")
+@click.option("--limit", type=click.IntRange(1, _MOST), default=20, show_default=True, help="How many attempts")
 @click.option("--refusals", is_flag=True, help="Those who were told no, instead of the attempts")
 @_json
 @_stores
