@@ -287,6 +287,18 @@ def test_an_hour_that_does_not_come_is_one_tick(asked: str) -> None:
     assert latest_tick("30 2 * * *", "Europe/Berlin", now) == "2026-03-29T01:30:00Z"
 
 
+@pytest.mark.parametrize("asked", ["01:00", "01:20", "05:00"])
+def test_several_due_times_of_an_hour_that_does_not_come_are_one_tick(asked: str) -> None:
+    now = datetime.fromisoformat(f"2026-03-29T{asked}:00+00:00")
+    assert latest_tick("*/15 2 * * *", "Europe/Berlin", now) == "2026-03-29T01:00:00Z"
+
+
+@pytest.mark.parametrize("asked", ["15:30", "15:45", "23:00"])
+def test_half_an_hour_that_does_not_come_is_one_tick(asked: str) -> None:
+    now = datetime.fromisoformat(f"2026-10-03T{asked}:00+00:00")
+    assert latest_tick("15 2 * * *", "Australia/Lord_Howe", now) == "2026-10-03T15:45:00Z"
+
+
 @pytest.mark.parametrize(("asked", "tick"), [("00:31", "00:30"), ("01:31", "01:30"), ("02:31", "02:30")])
 def test_what_is_due_every_hour_is_due_in_both(asked: str, tick: str) -> None:
     now = datetime.fromisoformat(f"2026-10-25T{asked}:00+00:00")

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from datetime import datetime, timezone
 from types import FrameType
+from typing import TYPE_CHECKING
 from zoneinfo import ZoneInfo
 
 from airflow_exclusive.core.admission import Admitted, AlreadyDone, Claim
@@ -22,6 +23,9 @@ from airflow_exclusive.core.ports import Keeper
 from airflow_exclusive.core.settings import LeaseSettings
 from airflow_exclusive.core.ticks import tick_key
 from airflow_exclusive.core.timing import TrustWindow
+
+if TYPE_CHECKING:
+    from croniter import croniter
 
 BUSY = 75
 LOST = 74
@@ -50,11 +54,22 @@ def latest_tick(cron: str, timezone_name: str, now: datetime | None = None) -> s
         if croniter(cron).expanded[_HOUR] == ["*"]:
             return tick_key(due)
         # What is due in an hour that comes twice, or in one that doesn't come, is one tick, with Airflow's name for it.
-        by_the_wall = croniter(cron, moment.replace(tzinfo=None)).get_prev(datetime).replace(tzinfo=zone)
-        is_skipped = by_the_wall.astimezone(timezone.utc).astimezone(zone).hour != by_the_wall.hour
-        return tick_key(by_the_wall if is_skipped else due.replace(fold=1))
+        by_the_wall = croniter(cron, moment.replace(tzinfo=None))
+        skipped = _skipped(by_the_wall, zone)
+        if skipped is None:
+            return tick_key(due.replace(fold=1))
+        while sooner := _skipped(by_the_wall, zone):
+            skipped = sooner  # the first of several: Airflow has no other
+        return tick_key(skipped)
     except ValueError as error:
         raise InvalidSetting("--cron", cron, f"is no cron expression ({error}); e.g. '0 2 * * *'") from error
+
+
+def _skipped(by_the_wall: croniter, zone: ZoneInfo) -> datetime | None:
+    """The due time before, if it is in an hour that doesn't come: then moved out of it, as Airflow does."""
+    due = by_the_wall.get_prev(datetime).replace(tzinfo=zone)
+    moved = due.astimezone(timezone.utc)
+    return moved if moved.astimezone(zone).replace(tzinfo=None) != due.replace(tzinfo=None) else None
 
 
 def run_guarded(
