@@ -48,11 +48,18 @@ class Place:
         return answer.lease
 
     async def turn(
-        self, ticket: str, *, run_key: str = TICK, wait: float = FOREVER, ttl: float = 30, source: Source = TASK
+        self,
+        ticket: str,
+        *,
+        run_key: str = TICK,
+        wait: float = FOREVER,
+        ttl: float = 30,
+        source: Source = TASK,
+        waited: float = 0.0,
     ) -> Woken:
         """What one trigger does."""
         asked = Request(JOB, run_key, ticket, "triggerer", source)
-        patience = Patience(source, clock(), wait, ttl)
+        patience = Patience(source, clock() - waited, wait, ttl)
         async with gate(self.redis) as locks, standby(self.postgres) as waiting:
             return await waiting.turn(asked, patience, locks)
 
@@ -299,6 +306,21 @@ def test_who_waits_for_its_own_attempt_does_not_wait_for_a_stranger_as_well(plac
 
     # it may have been quicker than the stranger, who then waits for the reservation to lapse
     assert played(waiter).outcome in ("late", "free")
+
+
+def test_a_lock_in_passing_ends_no_wait_however_long_the_own_attempt_took(
+    place: Place, looked: set[str], redis_client: redis.Redis
+) -> None:
+    own = place.hold(source=TASK)
+
+    async def waiter() -> Woken:
+        turn = asyncio.create_task(place.turn("ticket", wait=0, waited=100))
+        await until_all_wait(looked, [turn])
+        redis_client.set(lock_key(JOB), "somebody in passing", px=1000)
+        await asyncio.to_thread(own.finish, "failed")
+        return await turn
+
+    assert played(waiter).outcome == "free"
 
 
 def test_a_waiter_that_is_moved_away_takes_nothing_and_leaves_nothing(place: Place, looked: set[str]) -> None:

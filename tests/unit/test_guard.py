@@ -55,15 +55,30 @@ def test_it_stays_for_what_takes_a_moment_only() -> None:
     assert isinstance(admit(asked, elsewhere=Elsewhere()), Admitted)
 
 
-def test_a_lock_in_passing_that_takes_longer_is_waited_for_elsewhere_for_its_ttl_in_all() -> None:
+def test_a_lock_in_passing_that_takes_longer_is_waited_for_elsewhere() -> None:
     asked = world(looks=[None])
     asked.locks.holder = "somebody who never claims"
     answer = admit(asked, ttl=30, elsewhere=Elsewhere(waited=10))
-    assert 17 < answer.wait_left < 18.1
+    assert 27 < answer.wait_left < 28.1
     assert sum(asked.locks.waits) < 3
     assert asked.statuses.refused == []
+
+
+def test_who_comes_back_and_meets_one_once_more_after_a_ttl_does_not_leave_for_it_again() -> None:
+    asked = world(looks=[None])
+    asked.locks.holder = "somebody who never claims"
     last = admit(asked, ttl=30, elsewhere=Elsewhere(waited=31))
     assert (last.wait_left, asked.statuses.refused) == (0, [("busy", str(last))])
+    assert sum(asked.locks.waits) == pytest.approx(30, abs=1)
+
+
+@pytest.mark.parametrize("elsewhere", [None, Elsewhere(waited=9999)])
+def test_a_lock_in_passing_turns_nobody_away_who_has_waited_for_an_own_attempt(elsewhere: Elsewhere | None) -> None:
+    own = busy(attempt(source=TASK), retry_after=0.5)
+    asked = world(CLAIMED, looks=[*[own] * 4, None])
+    asked.locks.holder, asked.locks.freed_by_wait = "somebody in passing", 7
+    assert isinstance(admit(asked, ttl=1, source=replace(TASK, try_number=2), elsewhere=elsewhere), Admitted)
+    assert asked.statuses.refused == []
 
 
 def test_patience_counts_from_the_first_ask() -> None:

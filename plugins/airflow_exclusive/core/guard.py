@@ -120,9 +120,10 @@ class Guard:
                 self.locks.wait_for_release(request.job_name, _POLL_CONFIRMATION)
                 continue
             if isinstance(answer, Busy):
-                left = patience.until(answer) - self.clock()
+                now = self.clock()
+                left = patience.until(answer, now) - now
                 if left > 0:
-                    if elsewhere and patience.leaves(answer, asked, self.clock()):
+                    if elsewhere and patience.leaves(answer, asked, now):
                         return replace(answer, wait_left=left)
                     if announced != (announced := str(answer.holder and answer.holder.owner)):
                         log.info("%s; waiting%s", answer, patience.reason(answer))

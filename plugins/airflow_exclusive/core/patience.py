@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from airflow_exclusive.core.admission import AlreadyDone, Busy
 from airflow_exclusive.core.job import Source
@@ -31,11 +31,12 @@ class Elsewhere:
     ticket: str = ""
 
 
-@dataclass(frozen=True)
+@dataclass
 class Patience:
     """One asker's. All times are seconds, on the clock by which it `began` to ask.
 
-    wait: how long to stand by while a stranger runs; ttl: its own, and for how long locks in passing are waited for.
+    wait: how long to stand by while a stranger runs; ttl: its own, and for how long locks in passing are waited for,
+    from when the first of them was met: what was waited for before says nothing about them.
     An earlier attempt of the same task instance is no stranger: it is waited for without end.
     """
 
@@ -43,16 +44,23 @@ class Patience:
     began: float
     wait: float
     ttl: float
+    _passing_since: float | None = field(default=None, init=False)
 
-    def until(self, busy: Busy) -> float:
-        if self._own(busy):
-            return math.inf
-        return self.began + (max(self.wait, self.ttl) if busy.reason == IN_PASSING else self.wait)
+    def until(self, busy: Busy, now: float) -> float:
+        """Until when to stand by, after this answer; asked about each in its turn."""
+        if busy.reason != IN_PASSING:
+            self._passing_since = None
+            return math.inf if self._own(busy) else self.began + self.wait
+        if self._passing_since is None:
+            self._passing_since = now
+        return max(self.began + self.wait, self._passing_since + self.ttl)
 
     def leaves(self, busy: Busy, asked: float, now: float) -> bool:
         """Whether who isn't to wait where it asks, and came there at `asked`, has to go."""
-        expected = 0.0 if busy.reason == IN_PASSING else busy.retry_after
-        return now + expected > asked + _A_MOMENT
+        if busy.reason == IN_PASSING:
+            # Who comes back doesn't know any more since when it has met these: it could come back for ever.
+            return asked + _A_MOMENT < now < self.began + max(self.wait, self.ttl)
+        return now + busy.retry_after > asked + _A_MOMENT
 
     def awaits_confirmation(self, done: AlreadyDone, now: float) -> bool:
         """Whether a person cleared that very success, and only the note that Airflow had shown it is missing yet."""

@@ -71,7 +71,7 @@ class Standby:
                 seen = await self._ask(request, patience, locks, on_redis_down)
                 if isinstance(seen, Woken):
                     return seen
-                until, pause, why = patience.until(seen), seen.retry_after, str(seen)
+                until, pause, why = patience.until(seen, self.clock()), seen.retry_after, str(seen)
             except StoreUnavailable as error:
                 if why != (why := str(error)):
                     log.warning("%s; trying again", why)
