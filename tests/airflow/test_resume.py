@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import datetime, timedelta, timezone
 from typing import Any
 
 import pytest
 from airflow.providers.common.compat.sdk import DAG, AirflowException, TaskDeferred
 
 from airflow_exclusive import ExclusivePythonOperator
-from airflow_exclusive.core.errors import ExclusiveError, NotAdmitted
+from airflow_exclusive.airflow import waiting
+from airflow_exclusive.airflow.compat import AirflowRescheduleException
+from airflow_exclusive.core.errors import ExclusiveError, NotAdmitted, StoreUnavailable
 from tests.airflow.context import context_of
-from tests.support.fakes import World, busy
+from tests.support.fakes import Clock, World, busy
 
 FREE = {"outcome": "free", "why": "it was", "ticket": "mine", "began": 990.0}
 """Ten seconds after it first asked: it is 1000 by the clock of these stores."""
@@ -54,6 +56,39 @@ def test_who_comes_back_too_late_is_refused(admitting: World, task: Any, worked:
     admitting.statuses.answers = [busy()]
     with pytest.raises(NotAdmitted):
         task.execute(context_of(task), {**FREE, "outcome": "late", "began": 900.0})
+    assert worked == []
+
+
+class Silent(Clock):
+    """A database's that doesn't answer."""
+
+    def __call__(self) -> float:
+        raise StoreUnavailable("nobody answers")
+
+
+@pytest.mark.parametrize(("event", "ticket", "began"), [(FREE, "mine", 990.0), (None, None, None)])
+def test_who_asks_while_the_truth_does_not_answer_goes_on_waiting_in_the_triggerer(
+    admitting: World, task: Any, worked: list[str], event: Any, ticket: str | None, began: float | None
+) -> None:
+    admitting.statuses.answers, admitting.statuses.clock = [StoreUnavailable("nobody answers")], Silent()
+    with pytest.raises(TaskDeferred) as left:
+        task.execute(context_of(task), event)
+    trigger = left.value.trigger
+    assert (trigger.began, trigger.wait, left.value.timeout) == (began, 60, timedelta(seconds=60 + 60))
+    assert trigger.ticket == (ticket or trigger.ticket)
+    assert worked == []
+
+
+def test_who_is_to_come_back_by_itself_does_so_though_the_truth_does_not_answer(
+    admitting: World, task: Any, worked: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    admitting.statuses.answers = [StoreUnavailable("nobody answers")]
+    task.wait_mode = "reschedule"
+    monkeypatch.setattr(waiting, "first_rescheduled_at", lambda _: None)
+    with pytest.raises(AirflowRescheduleException) as left:
+        task.execute(context_of(task))
+    away = left.value.reschedule_date - datetime.now(timezone.utc)
+    assert timedelta(seconds=25) < away <= timedelta(seconds=30)
     assert worked == []
 
 

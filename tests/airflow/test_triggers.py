@@ -9,6 +9,7 @@ from dataclasses import asdict
 from datetime import datetime, timedelta, timezone
 from typing import Any
 
+import psycopg
 import pytest
 import redis
 from airflow.providers.common.compat.sdk import TaskDeferred
@@ -59,14 +60,34 @@ def test_what_the_triggerer_lacks_is_told_to_the_task_instead_of_failing_without
     assert (told["ticket"], told["began"]) == ("mine", 1.5)
 
 
-def test_a_trigger_that_airflow_ends_gives_nothing_back(
-    redis_url: str, redis_client: redis.Redis, database: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """It may have ended it to move it, or have told its task already."""
+@pytest.fixture
+def stores(redis_url: str, database: str, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
+    """The arguments that lead there."""
     server, _, number = redis_url.rpartition("/")
     monkeypatch.setenv("AIRFLOW_CONN_GATE", f"{server}/?db={number}")
     monkeypatch.setenv("AIRFLOW_CONN_TRUTH", database)
-    trigger = AdmissionTrigger(**{**ADMISSION, "redis_conn_id": "gate", "postgres_conn_id": "truth"})
+    return {"redis_conn_id": "gate", "postgres_conn_id": "truth"}
+
+
+def test_a_task_that_left_while_the_truth_did_not_answer_counts_its_patience_from_then_on(
+    stores: dict[str, str], database: str
+) -> None:
+    trigger = AdmissionTrigger(**{**ADMISSION, **stores, "began": None})
+
+    async def events() -> list[Any]:
+        return [event.payload async for event in trigger.run()]
+
+    with psycopg.connect(database) as connection:
+        ((before,),) = connection.execute("SELECT extract(epoch FROM clock_timestamp())").fetchall()
+        (told,) = asyncio.run(events())
+        ((after,),) = connection.execute("SELECT extract(epoch FROM clock_timestamp())").fetchall()
+    assert told["outcome"] == "free"
+    assert before <= told["began"] <= after
+
+
+def test_a_trigger_that_airflow_ends_gives_nothing_back(stores: dict[str, str], redis_client: redis.Redis) -> None:
+    """It may have ended it to move it, or have told its task already."""
+    trigger = AdmissionTrigger(**{**ADMISSION, **stores})
 
     async def ended() -> None:
         async for event in trigger.run():

@@ -144,11 +144,42 @@ def test_who_waits_asks_again_when_the_truth_answers_once_more_and_as_somebody_n
     assert [owner for owner, _ in asked.statuses.withdrawn] == owners[:2]
 
 
-def test_who_does_not_wait_here_is_told_at_once_that_the_truth_does_not_answer() -> None:
+@pytest.mark.parametrize(
+    ("wait", "elsewhere", "left"),
+    [
+        (math.inf, Elsewhere(), math.inf),
+        (60, Elsewhere(waited=20), 40),
+        (0, Elsewhere(waited=20), math.inf),  # else it would not have left: it waits for an attempt of its own
+    ],
+)
+def test_who_waits_elsewhere_is_sent_away_while_the_truth_does_not_answer(
+    wait: float, elsewhere: Elsewhere, left: float
+) -> None:
+    asked = world(DOWN)
+    answer = admit(asked, elsewhere=elsewhere, wait=wait)
+    assert isinstance(answer, Busy)
+    assert (answer.holder, answer.wait_left, str(answer)) == (
+        None,
+        left,
+        "busy: backup_daily is out of reach: nobody answers",
+    )
+    assert (asked.locks.waits, asked.statuses.refused, asked.locks.holder) == ([], [], None)
+    assert [owner for owner, _ in asked.statuses.withdrawn] == [asked.statuses.requests[0].owner]
+
+
+@pytest.mark.parametrize(("wait", "elsewhere"), [(0, Elsewhere()), (60, Elsewhere(waited=60))])
+def test_who_has_no_patience_left_is_told_at_once_that_the_truth_does_not_answer(
+    wait: float, elsewhere: Elsewhere
+) -> None:
     asked = world(DOWN)
     with pytest.raises(StoreUnavailable):
-        admit(asked, elsewhere=Elsewhere(), wait=math.inf)
+        admit(asked, elsewhere=elsewhere, wait=wait)
     assert asked.locks.waits == []
+
+
+def test_who_waits_for_an_own_attempt_asks_on_while_the_truth_does_not_answer() -> None:
+    asked = world(busy(attempt(source=TASK)), DOWN, DOWN, CLAIMED)
+    assert isinstance(admit(asked, source=replace(TASK, try_number=2)), Admitted)
 
 
 def test_an_asker_that_is_refused_wakes_nobody() -> None:
@@ -392,6 +423,15 @@ def test_who_waits_outlasts_a_gate_that_is_away() -> None:
     asked = world(CLAIMED)
     asked.locks.down, asked.locks.back_at = DOWN, asked.clock.now + 3600
     assert isinstance(admit(asked, wait=math.inf), Admitted)
+
+
+def test_who_waits_elsewhere_is_sent_away_by_a_gate_that_stays_away() -> None:
+    asked = world(CLAIMED)
+    asked.locks.down = DOWN
+    answer = admit(asked, wait=60, elsewhere=Elsewhere(waited=10))
+    assert isinstance(answer, Busy)
+    assert answer.wait_left == pytest.approx(40, abs=1)
+    assert asked.statuses.requests == []
 
 
 def test_a_result_counts_even_if_the_gate_refuses_the_user_meanwhile() -> None:

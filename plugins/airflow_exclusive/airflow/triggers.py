@@ -69,7 +69,8 @@ class _Trigger(BaseTrigger):
 class AdmissionTrigger(_Trigger):
     """Waits for a task that wants the job, and reserves its lock under `ticket` when it is free.
 
-    began: when the task asked for the first time, by the status database's clock: all nodes share that one.
+    began: when the task asked for the first time, by the status database's clock: all nodes share that one. None: it
+        did so while that didn't answer; then it is as if it had asked for the first time here.
     wait: seconds from then on for which others are waited for, None: without end.
     """
 
@@ -77,7 +78,7 @@ class AdmissionTrigger(_Trigger):
         self,
         *,
         ticket: str,
-        began: float,
+        began: float | None,
         wait: float | None,
         ttl: float,
         on_redis_down: OnRedisDown,
@@ -97,6 +98,9 @@ class AdmissionTrigger(_Trigger):
         request = self._request(self.ticket)
         wait = float("inf") if self.wait is None else self.wait
         async with gate(redis) as locks, standby(postgres, self.schema) as waiting:
+            if self.began is None:
+                here = waiting.clock()
+                self.began = await waiting.now() - (waiting.clock() - here)
             patience = Patience(request.source, await waiting.since(self.began), wait, self.ttl)
             return await waiting.turn(request, patience, locks, self.on_redis_down)
 

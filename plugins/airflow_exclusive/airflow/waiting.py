@@ -9,6 +9,7 @@ Who has left asks again from the beginning when it comes back, and may have to l
 
 from __future__ import annotations
 
+import logging
 import math
 import time
 import uuid
@@ -20,13 +21,15 @@ from typing import TYPE_CHECKING, Any, Literal, NoReturn
 
 from airflow_exclusive.airflow import config
 from airflow_exclusive.airflow.compat import AirflowRescheduleException, Context, TaskDeferred, first_rescheduled_at
-from airflow_exclusive.core.errors import ExclusiveError
+from airflow_exclusive.core.errors import ExclusiveError, StoreUnavailable
 from airflow_exclusive.core.settings import check_choice
 
 if TYPE_CHECKING:
     from airflow_exclusive.core.admission import Busy
     from airflow_exclusive.core.job import Source
     from airflow_exclusive.core.patience import Elsewhere
+
+log = logging.getLogger(__name__)
 
 WaitMode = Literal["worker", "reschedule", "defer"]
 
@@ -92,7 +95,18 @@ class Waiter:
             return None
         from airflow_exclusive.core.patience import Elsewhere
 
-        return Elsewhere(0.0 if self.began is None else max(0.0, self.clock() - self.began), self.ticket)
+        if self.began is None:
+            return Elsewhere(None, self.ticket)
+        now = self._now()
+        return Elsewhere(0.0 if now is None else max(0.0, now - self.began), self.ticket)
+
+    def _now(self) -> float | None:
+        """None: the clock doesn't answer. That ends no wait: its trigger goes on asking."""
+        try:
+            return self.clock()
+        except StoreUnavailable as error:
+            log.info("%s; how long it has waited so far counts again when it answers", error)
+            return None
 
     def leave(self, busy: Busy, *, interval: float, asked: Mapping[str, Any]) -> NoReturn:
         """Go, and come back when it is worth asking again. `asked`: what the trigger has to know besides."""
@@ -103,7 +117,9 @@ class Waiter:
             raise ExclusiveError(f"can't wait in the triggerer: {self.trouble}")
         from airflow_exclusive.airflow.triggers import AdmissionTrigger
 
-        began = self.clock() - (time.monotonic() - self.asked) if self.began is None else self.began
+        began = self.began
+        if began is None and (now := self._now()) is not None:
+            began = now - (time.monotonic() - self.asked)
         raise TaskDeferred(
             trigger=AdmissionTrigger(ticket=self.ticket, began=began, absence=config.shortest_absence(), **asked),
             method_name="execute",

@@ -8,6 +8,7 @@ match guard.admit("backup_daily", run_key="2013-01-02T00:00:00Z"):
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from datetime import datetime
@@ -82,8 +83,9 @@ class Admitted:
 
 @dataclass(frozen=True)
 class Busy:
-    """Somebody else has the job. `holder` is None while only the lock is known, `retry_after` is in seconds.
+    """Somebody else has the job. `holder` is None while only the lock is known, or nothing, since a store is away.
 
+    `retry_after`: seconds, infinite where nobody can say.
     `wait_left`: for how many seconds it is worth asking again; 0 where this is the last word.
     """
 
@@ -96,7 +98,8 @@ class Busy:
 
     def __str__(self) -> str:
         if self.holder is None:
-            return f"busy: {self.job_name} is {self.reason} for another {self.retry_after:.1f} s"
+            lasts = "" if self.retry_after == math.inf else f" for another {self.retry_after:.1f} s"
+            return f"busy: {self.job_name} is {self.reason}{lasts}"
         holder = self.holder
         return (
             f"busy: {self.job_name} runs tick {holder.run_key} on {holder.node_id} ({holder.source}) since"

@@ -87,7 +87,7 @@ class Guard:
         wait: seconds to stand by while somebody else runs (`math.inf`: until the tick is done or its runner dead).
         rerun: run the tick again even if it is done, as a new generation.
         elsewhere: don't stand by here for longer than a moment; where it is worth asking again, the answer is a
-            `Busy` whose `wait_left` says for how long.
+            `Busy` whose `wait_left` says for how long. So it is while a store doesn't answer.
 
         An earlier attempt of the same Airflow task instance is never "somebody else": it is waited for in any case.
         Raises `InvalidSetting`, `StoreUnavailable`, `StoreMisconfigured`.
@@ -99,16 +99,20 @@ class Guard:
             settings = _DEFAULT if ttl is None else LeaseSettings(ttl=ttl)
         request = self._request(job_name, run_key, source, rerun)
         asked = self.clock()
-        began = asked - (elsewhere.waited if elsewhere else 0.0)
-        patience = Patience(request.source, began, wait, settings.seconds)
+        waited = elsewhere.waited if elsewhere else None
+        patience = Patience(request.source, asked - (waited or 0.0), wait, settings.seconds)
         announced = ""
-        asks_until = asked if elsewhere else began + wait
+        until = patience.unheard_until(has_left=waited is not None)
         while True:
             try:
-                answer = self._ask(request, settings, elsewhere.ticket if elsewhere else "", asks_until)
+                ticket, asks_until = (elsewhere.ticket, asked) if elsewhere else ("", until)
+                answer = self._ask(request, settings, ticket, asks_until)
             except StoreUnavailable as error:
-                if self.clock() >= asks_until:
+                left = until - self.clock()
+                if left <= 0:
                     raise
+                if elsewhere:
+                    return Busy(job_name, request.run_key, None, math.inf, f"out of reach: {error}", left)
                 if announced != (announced := str(error)):
                     log.info("%s; asking again", error)
                 self.locks.wait_for_release(request.job_name, POLL_UNAVAILABLE)
@@ -121,7 +125,8 @@ class Guard:
                 continue
             if isinstance(answer, Busy):
                 now = self.clock()
-                left = patience.until(answer, now) - now
+                until = patience.until(answer, now)
+                left = until - now
                 if left > 0:
                     if elsewhere and patience.leaves(answer, asked, now):
                         return replace(answer, wait_left=left)

@@ -23,11 +23,11 @@ _A_MOMENT = 2.0
 class Elsewhere:
     """An asker that doesn't wait where it asks: it is sent away with what there is to wait for, and asks again.
 
-    waited: seconds since it asked for the first time.
+    waited: seconds since it asked for the first time; None: it does so now.
     ticket: what the lock was reserved under for this asker, empty where it wasn't.
     """
 
-    waited: float = 0.0
+    waited: float | None = None
     ticket: str = ""
 
 
@@ -54,6 +54,13 @@ class Patience:
         if self._passing_since is None:
             self._passing_since = now
         return max(self.began + self.wait, self._passing_since + self.ttl)
+
+    def unheard_until(self, *, has_left: bool) -> float:
+        """Until when to ask stores that don't answer, while nobody has said what is in the way.
+
+        has_left: the asker was sent elsewhere before. Without patience for strangers it was for an attempt of its own.
+        """
+        return math.inf if has_left and not self.wait else self.began + self.wait
 
     def leaves(self, busy: Busy, asked: float, now: float) -> bool:
         """Whether who isn't to wait where it asks, and came there at `asked`, has to go."""

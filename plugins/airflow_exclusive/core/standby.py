@@ -13,7 +13,6 @@ whoever is woken asks again.
 from __future__ import annotations
 
 import logging
-import math
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Literal
@@ -50,11 +49,15 @@ class Standby:
     sleep: Callable[[float], Awaitable[None]]
 
     async def since(self, moment: float) -> float:
-        """When it was `moment` by the database's clock, on the node's; asked for until the database answers."""
+        """When it was `moment` by the database's clock, on the node's."""
+        ago = max(0.0, await self.now() - moment)
+        return self.clock() - ago  # by the reply's arrival: patience may end late, never early
+
+    async def now(self) -> float:
+        """By the database's clock; asked for until it answers."""
         while True:
             try:
-                ago = max(0.0, await self.statuses.clock() - moment)
-                return self.clock() - ago  # by the reply's arrival: patience may end late, never early
+                return await self.statuses.clock()
             except StoreUnavailable as error:
                 log.warning("%s; trying again", error)
                 await self.sleep(POLL_AT_MOST)
@@ -63,7 +66,7 @@ class Standby:
         self, request: Request, patience: Patience, locks: AsyncLocks, on_redis_down: OnRedisDown = "fail"
     ) -> Woken:
         """Wait for the turn of `request`, whose owner is its ticket. Raises `StoreMisconfigured`."""
-        until = patience.began + patience.wait if patience.wait else math.inf  # unless somebody says otherwise
+        until = patience.unheard_until(has_left=True)
         why = ""
         while True:
             pause = POLL_AT_MOST
