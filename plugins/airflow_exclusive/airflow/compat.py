@@ -28,7 +28,11 @@ from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_0_PLUS
 # The common names for them came later than the oldest provider that we work with.
 _exceptions = import_module("airflow.sdk.exceptions" if AIRFLOW_V_3_0_PLUS else "airflow.exceptions")
 AirflowRescheduleException: type[Exception] = _exceptions.AirflowRescheduleException
+AirflowSensorTimeout: type[Exception] = _exceptions.AirflowSensorTimeout
 AirflowTaskTimeout: type[BaseException] = _exceptions.AirflowTaskTimeout
+
+DEFERRAL_TIMEOUT = "Trigger/execution timeout"
+"""What Airflow 2 says of a deferral that lasted too long; Airflow 3 has made a sensor's own error of it."""
 
 # By these a task of Airflow 3 ends as a success; in Airflow 2 its operator does what they ask for, and returns.
 _SUCCESSES = {name: getattr(_exceptions, name, None) for name in ("DownstreamTasksSkipped", "DagRunTriggerException")}
@@ -56,6 +60,7 @@ TaskDecoratorBase: Any = import_module(
 __all__ = [
     "AIRFLOW_V_3_0_PLUS",
     "ASKS_A_PERSON",
+    "DEFERRAL_TIMEOUT",
     "SKIPS_WHAT_FOLLOWS",
     "TRIGGERS_ANOTHER_RUN",
     "AirflowException",
@@ -63,6 +68,7 @@ __all__ = [
     "AirflowNotFoundException",
     "AirflowPlugin",
     "AirflowRescheduleException",
+    "AirflowSensorTimeout",
     "AirflowSkipException",
     "AirflowTaskTimeout",
     "BaseHook",

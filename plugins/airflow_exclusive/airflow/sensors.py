@@ -10,8 +10,11 @@ from typing import TYPE_CHECKING, Any
 from airflow_exclusive.airflow import config
 from airflow_exclusive.airflow.asker import default_run_key, source_of
 from airflow_exclusive.airflow.compat import (
+    DEFERRAL_TIMEOUT,
     AirflowFailException,
+    AirflowSensorTimeout,
     AirflowSkipException,
+    AirflowTaskTimeout,
     BaseSensorOperator,
     Context,
 )
@@ -65,15 +68,21 @@ class _JobSensor(BaseSensorOperator):
             return super().execute(context)
         try:
             seen = self.poke(context)
-        except AirflowFailException as error:
-            if self.soft_fail or self.never_fail:
-                raise AirflowSkipException(str(error)) from error
+        except AirflowSkipException:
             raise
+        except (Exception, AirflowTaskTimeout) as error:  # as in the base class, which would look again here
+            is_final = isinstance(error, (AirflowFailException, AirflowTaskTimeout))
+            if self.never_fail or (self.soft_fail and is_final):
+                raise AirflowSkipException(str(error)) from error
+            if is_final or not self.silent_fail:
+                raise
+            self.log.exception("the first look failed")
+            seen = False
         if not seen:
             from airflow_exclusive.airflow.triggers import TickTrigger
 
             trigger = TickTrigger(
-                job_name=self.job_name,
+                job_name=check_job_name(self.job_name),
                 run_key=self._key(context),
                 source=asdict(source_of(context)),
                 postgres_conn_id=self.postgres_conn_id or config.postgres_conn_id(),
@@ -85,6 +94,21 @@ class _JobSensor(BaseSensorOperator):
             timeout = timedelta(seconds=self.timeout)
             self.defer(trigger=trigger, method_name="execute_complete", timeout=timeout)
         return None
+
+    def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
+        """In Airflow 2, too, who has waited too long isn't tried again, and `never_fail` counts."""
+        try:
+            return super().resume_execution(next_method, next_kwargs, context)
+        except AirflowSkipException:
+            raise
+        except Exception as error:
+            if self.never_fail:
+                raise AirflowSkipException(str(error)) from error
+            # Whichever is shorter ends the deferral.
+            by_own_timeout = self.execution_timeout is None or self.execution_timeout.total_seconds() > self.timeout
+            if str(error) == DEFERRAL_TIMEOUT and by_own_timeout:
+                raise AirflowSensorTimeout(f"nothing to be seen within {self.timeout:g} s") from error
+            raise
 
     def execute_complete(self, context: Context, event: dict[str, Any]) -> None:  # noqa: ARG002
         """What the trigger has seen."""
