@@ -12,7 +12,7 @@ from airflow.providers.common.compat.sdk import AirflowFailException, AirflowSki
 from airflow_exclusive import JobAdmissionSensor, JobStatusSensor
 from airflow_exclusive.airflow import connections
 from airflow_exclusive.airflow.compat import AIRFLOW_V_3_0_PLUS, DEFERRAL_TIMEOUT, AirflowSensorTimeout
-from airflow_exclusive.core.errors import ExclusiveError, StoreUnavailable
+from airflow_exclusive.core.errors import ExclusiveError, InvalidSetting, StoreUnavailable
 from tests.airflow.context import context_of
 from tests.support.fakes import World, done, world
 
@@ -113,3 +113,14 @@ def test_a_tick_that_must_not_be_done_fails_at_the_first_look(
     task = sensor(JobAdmissionSensor, on_done="fail", **policy)
     with pytest.raises(ends):
         task.execute(context_of(task))
+
+
+@pytest.mark.parametrize("policy", [{}, {"silent_fail": True}])
+@pytest.mark.parametrize("field", ["job_name", "run_key"])
+def test_a_name_that_was_given_and_came_to_nothing_is_none(looking: World, field: str, policy: Any) -> None:
+    """As a template of native objects may; it is not the default one."""
+    task = sensor(**policy)
+    setattr(task, field, None)
+    with pytest.raises(InvalidSetting, match=f"{field}=None"):
+        task.execute(context_of(task))
+    assert looking.calls.names == []

@@ -46,6 +46,7 @@ class _JobSensor(BaseSensorOperator):
         super().__init__(**kwargs)
         self.job_name = checked_unless_template(check_job_name, job_name)
         self.run_key = run_key if run_key is None else checked_unless_template(check_run_key, run_key)
+        self._has_run_key = run_key is not None  # what a template makes of it may be None, too
         self.redis_conn_id = redis_conn_id
         self.postgres_conn_id = postgres_conn_id
         self.deferrable = config.default_deferrable() if deferrable is None else deferrable
@@ -140,7 +141,7 @@ class _JobSensor(BaseSensorOperator):
         return seen
 
     def _key(self, context: Context) -> str:
-        return check_run_key(default_run_key(context) if self.run_key is None else self.run_key)
+        return check_run_key(self.run_key if self._has_run_key else default_run_key(context))
 
 
 class JobAdmissionSensor(_JobSensor):
