@@ -78,6 +78,10 @@ class Meeting:
     def wait_for(self, *states: str) -> dict[str, Any]:
         return self.api.wait_for_task(self.dag_id, self.run_id, "work", states=states, timeout=PATIENCE)
 
+    def first_try_fails(self) -> None:
+        """Seen in what stays: for how long a task waits for its retry depends on the machine."""
+        eventually(lambda: "failed" in self.tries(), timeout=PATIENCE, every=0.5)
+
     def clear_ended(self) -> None:
         """Clear the task once its run has ended.
 
@@ -158,7 +162,7 @@ class Meeting:
 
     def second_waits(self, first: dict[str, Any]) -> None:
         """Airflow has begun a second try, or yet another one, which waits for the end of the first."""
-        eventually(lambda: "own attempt" in self._later_logs(), timeout=PATIENCE)
+        eventually(lambda: "own attempt" in self._later_logs(), timeout=PATIENCE, every=0.5)
         assert works(first["pid"])
         assert len(self.started()) == 1
 
@@ -167,6 +171,7 @@ class Meeting:
         eventually(
             lambda: "own attempt" in self._later_logs() or len(self._notes("started")) > 1,
             timeout=PATIENCE,
+            every=0.5,
         )
 
     def second_follows(self, first: dict[str, Any]) -> None:

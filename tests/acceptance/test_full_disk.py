@@ -56,11 +56,11 @@ def test_a_full_disk_admits_nobody_and_repeats_nothing(
         small_disk.fill(dsn)
 
         asking = replace(meetings.run("guarded_on_small_disk"), guard=guard)
-        asking.wait_for("up_for_retry")
+        asking.first_try_fails()
         assert len(running.started()) == 1, "nobody new is admitted"
         assert "could not extend file" in asking.log(1), "and it is told why"
         running.go()
-        running.wait_for("up_for_retry")
+        running.first_try_fails()
         assert running.effects() == [1], "only its end could not be written down"
 
         asking.go()

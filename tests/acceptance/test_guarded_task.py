@@ -48,7 +48,7 @@ def test_an_orphan_is_waited_for_and_its_work_is_not_repeated(meetings: Meetings
     note = case.note()
 
     os.kill(note["supervisor"], signal.SIGKILL)
-    eventually(lambda: "own attempt" in case.asked_for_log(2), timeout=PATIENCE)
+    eventually(lambda: "own attempt" in case.asked_for_log(2), timeout=PATIENCE, every=0.5)
     assert psutil.pid_exists(note["pid"]), "the orphan works on"
     case.go()
     case.wait_for("success")
@@ -62,7 +62,7 @@ def test_an_orphan_is_waited_for_and_its_work_is_not_repeated(meetings: Meetings
 def test_what_an_orphan_returned_is_handed_over_by_the_retry(meetings: Meetings) -> None:
     case = meetings.run("guarded_for_others")
     os.kill(case.note()["supervisor"], signal.SIGKILL)
-    eventually(lambda: "own attempt" in case.asked_for_log(2), timeout=PATIENCE)
+    eventually(lambda: "own attempt" in case.asked_for_log(2), timeout=PATIENCE, every=0.5)
     case.go()
 
     assert case.ended() == "success"
@@ -243,7 +243,7 @@ def test_the_same_fire_time_is_one_tick_on_every_timetable(airflow_stack: Stack)
         api.unpause(dag_id)
     with ThreadPoolExecutor(len(SCHEDULES)) as at_once:
         list(at_once.map(partial(_backfill, airflow_stack.airflow), SCHEDULES))
-    runs = eventually(lambda: _backfilled(api, SCHEDULES), timeout=PATIENCE)
+    runs = eventually(lambda: _backfilled(api, SCHEDULES), timeout=PATIENCE, every=0.5)
 
     states: dict[str, list[str]] = defaultdict(list)
     for run in runs:

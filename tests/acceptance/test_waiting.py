@@ -90,7 +90,9 @@ def test_a_waiter_that_is_cleared_waits_on_and_gets_its_turn_once(meetings: Meet
 
     before = standby.task()["try_number"]
     standby.api.clear(standby.dag_id, standby.run_id, "work")
-    eventually(lambda: (now := standby.task())["try_number"] > before and now["state"] == state, timeout=PATIENCE)
+    eventually(
+        lambda: (now := standby.task())["try_number"] > before and now["state"] == state, timeout=PATIENCE, every=0.5
+    )
     assert len(runner.outcomes()) == 1
     runner.go()
     standby.wait_for("success")

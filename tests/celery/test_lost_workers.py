@@ -137,7 +137,9 @@ def test_pool_process_killed(meetings: Meetings, celery_stack: Stack) -> None:
 
     psutil.Process(meeting.note()["supervisor"]).kill()
 
-    eventually(lambda: "waiting for this task instance's own attempt" in meeting.asked_for_log(2), timeout=PATIENCE)
+    eventually(
+        lambda: "waiting for this task instance's own attempt" in meeting.asked_for_log(2), timeout=PATIENCE, every=0.5
+    )
     assert works(job)
     meeting.go()
     meeting.wait_for("success")
