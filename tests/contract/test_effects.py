@@ -6,6 +6,7 @@ import asyncio
 import re
 import threading
 import uuid
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -280,6 +281,56 @@ def test_a_block_that_rolls_back_to_a_savepoint_from_before_is_no_success(
             roll_back(conn)
         assert not add(Attempt(), conn)
     assert total() == 1
+
+
+@contextmanager
+def within_a_savepoint(session: Session) -> Iterator[Session]:
+    session.begin_nested()
+    yield session
+
+
+@contextmanager
+def within_a_subtransaction(session: Session) -> Iterator[Session]:
+    session.connection()
+    if sqlalchemy.__version__ < "2":
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            session.begin(subtransactions=True)
+    yield session
+
+
+@contextmanager
+def within_the_transaction_of_its_connection(session: Session) -> Iterator[Session]:
+    with session.get_bind().connect() as conn, Session(conn) as joined:
+        conn.begin()
+        yield joined
+
+
+@pytest.mark.parametrize(
+    "nested", [within_a_savepoint, within_a_subtransaction, within_the_transaction_of_its_connection]
+)
+def test_a_step_that_a_session_leaves_to_another_transaction_is_no_success(
+    effects_database: str, total: Callable[[], int], nested: Callable[[Session], Any]
+) -> None:
+    told = []
+    with opened_sqlalchemy(effects_database, driver=NEWEST_DRIVER, session=True) as session:
+        with suppress(InvalidSetting), nested(session) as inner:
+            add(Attempt(), inner)
+            told.append("success")
+        session.close()
+        assert total() == len(told)
+        assert add(Attempt(), session) is bool(told)
+    assert total() == 1
+
+
+@pytest.mark.usefixtures("total")
+def test_a_session_that_is_nested_is_told_what_to_give(effects_database: str) -> None:
+    with (
+        opened_sqlalchemy(effects_database, driver=NEWEST_DRIVER, session=True) as session,
+        pytest.raises(InvalidSetting, match=r"^conn=.*: has left the commit .*: give one that isn't nested"),
+        within_the_transaction_of_its_connection(session) as joined,
+    ):
+        add(Attempt(), joined)
 
 
 class Once(registry().generate_base()):  # type: ignore[misc]

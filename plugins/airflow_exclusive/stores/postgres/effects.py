@@ -81,6 +81,10 @@ class _SqlAlchemy:
         if self._own_begin:
             self.execute("COMMIT")
         self._finish("commit")
+        if self._begun.in_transaction():  # a session that is nested in another one has ended only its own
+            raise InvalidSetting(
+                "conn", self._conn, "has left the commit to the transaction around it: give one that isn't nested"
+            )
 
     def rollback(self) -> None:
         if self._own_begin:
