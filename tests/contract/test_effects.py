@@ -158,6 +158,35 @@ def test_a_connection_within_a_transaction_block_is_refused(effects_database: st
     assert total() == 5
 
 
+def test_a_step_of_another_job_within_a_step_on_its_connection_is_refused(conn: Any, total: Callable[[], int]) -> None:
+    """Its commit would be that of the outer one, before that one's end."""
+
+    def nest() -> None:
+        with transaction(Attempt(), conn, "main") as tx:
+            tx.execute(ADD, {"n": 1})
+            add(Attempt(job_name="another"), conn)
+
+    with pytest.raises(InvalidSetting, match=r"^conn=.* is within a (step|transaction block) already"):
+        nest()
+    assert total() == 0
+    assert not add(Attempt(), conn)
+    assert not add(Attempt(job_name="another"), conn)
+    assert total() == 2
+
+
+def test_a_step_within_a_step_of_its_job_is_refused_rather_than_kept_waiting_for_it(
+    effects_database: str, total: Callable[[], int]
+) -> None:
+    with psycopg.connect(effects_database) as conn, psycopg.connect(effects_database) as other:
+        other.execute("SET lock_timeout = '10s'")
+        with transaction(Attempt(), conn, "outer") as tx:
+            with pytest.raises(InvalidSetting, match=r"^step='inner': .* within step 'outer'"):
+                add(Attempt(), other, "inner")
+            tx.execute(ADD, {"n": 1})
+        assert not add(Attempt(), other, "inner")
+    assert total() == 2
+
+
 def test_other_steps_ticks_and_generations_are_effects_of_their_own(conn: Any, total: Callable[[], int]) -> None:
     add(Attempt(), conn)
     assert not add(Attempt(), conn, "second")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from inspect import iscoroutinefunction
+from threading import get_ident
 from typing import Any, Protocol
 
 from airflow_exclusive.core.errors import ExclusiveError, InvalidSetting, StaleWrite, StoreMisconfigured
@@ -128,27 +129,48 @@ def transaction(lease: Identity, conn: Any, step: str, *, schema: str = DEFAULT_
         "step": _checked_step(step),
         "fencing_token": lease.token,
     }
-    connection = _adapted(conn)
+    with _only_step(lease.job_name, step):
+        connection = _adapted(conn)
+        try:
+            # A machine that vanishes must not keep the fence, and the rows it wrote, locked for hours.
+            if not _affected(connection, "begin", schema, identity):
+                raise InvalidSetting(
+                    "conn", conn, "is within a step already, which this one would commit: end that one first"
+                )
+            if not _affected(connection, "fence", schema, identity):
+                raise StaleWrite(
+                    f"{lease.job_name} {lease.run_key} step {step!r}: a later attempt has written here,"
+                    f" token {lease.token} is refused"
+                )
+            effect = EffectTransaction(connection, done=not _affected(connection, "mark", schema, identity))
+            yield effect
+            if effect.done:
+                connection.rollback()
+            else:
+                _ensure_intact(connection, schema, identity)
+                lease.ensure_held()
+                connection.commit()
+        except BaseException:
+            with suppress(Exception):
+                connection.rollback()
+            raise
+
+
+_open_steps: dict[tuple[int, str], str] = {}
+"""By thread and job."""
+
+
+@contextmanager
+def _only_step(job_name: str, step: str) -> Iterator[None]:
+    """A thread that is in a step of the job would wait for itself at the fence, on another connection for ever."""
+    key = get_ident(), job_name
+    if outer := _open_steps.get(key):
+        raise InvalidSetting("step", step, f"can't begin within step {outer!r} of {job_name}: end that one first")
+    _open_steps[key] = step
     try:
-        # A machine that vanishes must not keep the fence, and the rows it wrote, locked for hours.
-        connection.execute(statement("begin", schema))
-        if not _affected(connection, "fence", schema, identity):
-            raise StaleWrite(
-                f"{lease.job_name} {lease.run_key} step {step!r}: a later attempt has written here,"
-                f" token {lease.token} is refused"
-            )
-        effect = EffectTransaction(connection, done=not _affected(connection, "mark", schema, identity))
-        yield effect
-        if effect.done:
-            connection.rollback()
-        else:
-            _ensure_intact(connection, schema, identity)
-            lease.ensure_held()
-            connection.commit()
-    except BaseException:
-        with suppress(Exception):
-            connection.rollback()
-        raise
+        yield
+    finally:
+        del _open_steps[key]
 
 
 def _checked_step(step: str) -> str:
