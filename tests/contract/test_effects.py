@@ -80,11 +80,7 @@ KINDS: dict[str, Callable[[str], Any]] = {
     "psycopg2 autocommit": lambda dsn: opened_psycopg2(dsn, autocommit=True),
     "SQLAlchemy connection": lambda dsn: opened_sqlalchemy(dsn, driver="psycopg2"),
     "SQLAlchemy connection on its newest driver": lambda dsn: opened_sqlalchemy(dsn, driver=NEWEST_DRIVER),
-    "SQLAlchemy connection autocommit": lambda dsn: opened_sqlalchemy(dsn, driver="psycopg2", autocommit=True),
     "SQLAlchemy session": lambda dsn: opened_sqlalchemy(dsn, driver="psycopg2", session=True),
-    "SQLAlchemy session autocommit": lambda dsn: opened_sqlalchemy(
-        dsn, driver=NEWEST_DRIVER, session=True, autocommit=True
-    ),
 }
 
 
@@ -166,7 +162,7 @@ def test_a_step_of_another_job_within_a_step_on_its_connection_is_refused(conn: 
             tx.execute(ADD, {"n": 1})
             add(Attempt(job_name="another"), conn)
 
-    with pytest.raises(InvalidSetting, match=r"^conn=.* is within a (step|transaction block) already"):
+    with pytest.raises(InvalidSetting, match=r"^conn=.* is within a step already"):
         nest()
     assert total() == 0
     assert not add(Attempt(), conn)
@@ -185,6 +181,23 @@ def test_a_step_within_a_step_of_its_job_is_refused_rather_than_kept_waiting_for
             tx.execute(ADD, {"n": 1})
         assert not add(Attempt(), other, "inner")
     assert total() == 2
+
+
+@pytest.mark.parametrize("session", [False, True])
+@pytest.mark.parametrize("driver", sorted({"psycopg2", NEWEST_DRIVER}))
+def test_sqlalchemy_in_autocommit_mode_is_refused_and_told_what_to_give(
+    effects_database: str, total: Callable[[], int], driver: str, session: bool
+) -> None:
+    """A rollback, or a flush at the commit, would go on where each statement is committed by itself."""
+    with opened_sqlalchemy(effects_database, driver=driver, session=session, autocommit=True) as conn:
+        with pytest.raises(InvalidSetting, match=r"^conn=.*: is in autocommit mode: .*READ COMMITTED"):
+            add(Attempt(), conn)
+        conn.execute(sqlalchemy.text("UPDATE total SET flights = 5"))
+        assert total() == 5
+        engine = (conn.get_bind() if session else conn.engine).execution_options(isolation_level="READ COMMITTED")
+        with Session(engine) if session else engine.connect() as cured:
+            add(Attempt(), cured)
+    assert total() == 6
 
 
 def test_other_steps_ticks_and_generations_are_effects_of_their_own(conn: Any, total: Callable[[], int]) -> None:
@@ -259,9 +272,6 @@ def ends_inside(how: str, conn: Any) -> None:
     """A block that writes, ends its transaction, and writes on where there is another one then."""
     with transaction(Attempt(), conn, "main") as tx:
         tx.execute(ADD, {"n": 1})
-        if of_driver(conn).autocommit:
-            tx.execute(how)
-            return
         getattr(conn if hasattr(conn, how) else conn.get_transaction(), how)()
         tx.execute(ADD, {"n": 1})
 
@@ -367,10 +377,9 @@ class Once(registry().generate_base()):  # type: ignore[misc]
     id = sqlalchemy.Column(sqlalchemy.Integer, primary_key=True)
 
 
-@pytest.mark.parametrize("autocommit", [False, True])
 @pytest.mark.parametrize("driver", sorted({"psycopg2", NEWEST_DRIVER}))
 def test_a_session_whose_flush_fails_is_rolled_back_and_its_connection_usable(
-    effects_database: str, connection: psycopg.Connection, total: Callable[[], int], driver: str, autocommit: bool
+    effects_database: str, connection: psycopg.Connection, total: Callable[[], int], driver: str
 ) -> None:
     connection.execute("DROP TABLE IF EXISTS once; CREATE TABLE once (id int PRIMARY KEY); INSERT INTO once VALUES (1)")
 
@@ -380,7 +389,7 @@ def test_a_session_whose_flush_fails_is_rolled_back_and_its_connection_usable(
             session.add(Once(id=1))
             session.flush()
 
-    with opened_sqlalchemy(effects_database, driver=driver, session=True, autocommit=autocommit) as session:
+    with opened_sqlalchemy(effects_database, driver=driver, session=True) as session:
         with pytest.raises(sqlalchemy.exc.IntegrityError):
             flush(session)
         assert total() == 0

@@ -25,17 +25,18 @@ class _Connection(Protocol):
 
 
 class _DbApi:
-    """A psycopg 3 or psycopg2 connection, in a transaction of ours if it is in autocommit mode."""
+    """A psycopg 3 or psycopg2 connection, out of autocommit mode for the step."""
 
     def __init__(self, conn: Any) -> None:
         self._conn = conn
         # psycopg 3 prepares what comes often, which a pooler in transaction mode can't follow.
         self._options = {"prepare": False} if hasattr(conn, "prepare_threshold") else {}
-        self._own_begin = bool(conn.autocommit)
-        if self._own_begin:
+        self._autocommit = bool(conn.autocommit)
+        if self._autocommit:
             if conn.info.transaction_status:
                 raise InvalidSetting("conn", conn, "is within a transaction block already: leave that one first")
-            self.execute("BEGIN")
+            # After a BEGIN of ours the block could roll back, and what it writes then would be committed by itself.
+            conn.autocommit = False
 
     def execute(self, text: str, params: Mapping[str, Any] | None = None) -> Any:
         cursor = self._conn.cursor()
@@ -43,29 +44,36 @@ class _DbApi:
         return cursor
 
     def commit(self) -> None:
-        if self._own_begin:
-            self.execute("COMMIT")
-        else:
-            self._conn.commit()
+        self._conn.commit()
+        self._restore()
 
     def rollback(self) -> None:
-        if self._own_begin:
-            self.execute("ROLLBACK")
-        else:
+        try:
             self._conn.rollback()
+        finally:
+            self._restore()
+
+    def _restore(self) -> None:
+        if self._autocommit:
+            self._conn.autocommit = True
 
 
 class _SqlAlchemy:
-    """A SQLAlchemy connection or session, in a transaction of ours if its driver is in autocommit mode."""
+    """A SQLAlchemy connection or session."""
 
     def __init__(self, conn: Any) -> None:
         self._conn = conn
         self._begun = executor = self._executor
+        if executor.connection.dbapi_connection.autocommit:
+            # A rollback in the block takes a session to another connection, and its commit flushes first: what is
+            # written there is committed by itself, and SQLAlchemy offers no other mode to a session in use.
+            raise InvalidSetting(
+                "conn",
+                conn,
+                "is in autocommit mode: give one of engine.execution_options(isolation_level='READ COMMITTED')",
+            )
         if not executor.in_transaction():
             executor.begin()  # SQLAlchemy 1.4 would commit each statement by itself
-        self._own_begin = bool(executor.connection.dbapi_connection.autocommit)
-        if self._own_begin:
-            self.execute("BEGIN")
 
     def execute(self, text: str, params: Mapping[str, Any] | None = None) -> Any:
         executor = self._executor
@@ -79,8 +87,6 @@ class _SqlAlchemy:
         return self._conn.connection() if hasattr(self._conn, "get_bind") else self._conn
 
     def commit(self) -> None:
-        if self._own_begin:
-            self.execute("COMMIT")
         self._finish("commit")
         if self._begun.in_transaction():  # a session that is nested in another one has ended only its own
             raise InvalidSetting(
@@ -88,9 +94,6 @@ class _SqlAlchemy:
             )
 
     def rollback(self) -> None:
-        if self._own_begin:
-            with suppress(Exception):  # a session whose flush failed gives no connection before it is rolled back
-                self._begun.exec_driver_sql("ROLLBACK")
         self._finish("rollback")
 
     def _finish(self, how: str) -> None:
