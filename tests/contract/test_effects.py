@@ -401,6 +401,20 @@ def test_a_session_whose_flush_fails_is_rolled_back_and_its_connection_usable(
     assert total() == 1
 
 
+@pytest.mark.parametrize("driver", sorted({"psycopg2", NEWEST_DRIVER}))
+def test_a_connection_may_stream_its_results(effects_database: str, total: Callable[[], int], driver: str) -> None:
+    with opened_sqlalchemy(effects_database, driver=driver) as conn:
+        streaming = conn.execution_options(stream_results=True)
+        with transaction(Attempt(), streaming, "main") as tx:
+            rows = streaming.execute(sqlalchemy.text("SELECT generate_series(1, 9999)"))
+            assert rows.fetchone() == (1,)
+            tx.execute(ADD, {"n": 1})
+            assert rows.fetchone() == (2,)
+        rows.close()
+        assert add(Attempt(), streaming)
+    assert total() == 1
+
+
 def test_savepoints_within_the_block_are_its_own_affair(conn: Any, total: Callable[[], int]) -> None:
     with transaction(Attempt(), conn, "main") as tx:
         tx.execute("SAVEPOINT small")

@@ -79,7 +79,8 @@ class _SqlAlchemy:
         executor = self._executor
         if not executor.in_transaction():  # SQLAlchemy 1.4 would commit this by itself
             raise ExclusiveError(f"its transaction {_ENDED_INSIDE}")
-        return executor.exec_driver_sql(text, dict(params) if params else None)
+        # A connection may be set to stream its results: only a SELECT could be, and then without a number of rows.
+        return executor.exec_driver_sql(text, dict(params) if params else None, {"stream_results": False})
 
     @property
     def _executor(self) -> Any:
