@@ -30,6 +30,7 @@ class _NoKeeper:
 
     trusted_for = 1.0
     why_lost = ""
+    page = ""
 
     def stop(self) -> None: ...
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import signal
 from collections.abc import Iterator
 from contextlib import suppress
@@ -15,8 +16,10 @@ from airflow_exclusive import exclusive
 from airflow_exclusive.airflow import connections
 from airflow_exclusive.airflow.compat import AirflowTaskTimeout, TaskStopped
 from airflow_exclusive.airflow.mixin import ExclusiveMixin
+from airflow_exclusive.keeper.page import Entry, Page
 from tests.airflow.context import context_of
 from tests.support.fakes import World, busy, world
+from tests.support.jobs import alive
 
 
 class RemoteJob(BaseOperator):
@@ -170,3 +173,65 @@ def test_a_task_that_has_ended_well_cancels_nothing(admitting: World) -> None:
     task.execute(context_of(task))
     task.on_kill()
     assert task.seen == []
+
+
+class Forking(BaseOperator):
+    """Its fork has forked, and died: what that one does is nobody's child any more."""
+
+    def execute(self, context: Any) -> None:
+        read, write = os.pipe()
+        child = os.fork()
+        if child == 0:
+            if (grandchild := os.fork()) == 0:
+                while True:
+                    signal.pause()
+            os.write(write, str(grandchild).encode())
+            os._exit(0)
+        os.waitpid(child, 0)
+        self.grandchild = int(os.read(read, 32))
+        os.close(read)
+        os.close(write)
+        raise ValueError("my worker died")
+
+
+class FailingInAFork(BaseOperator):
+    def execute(self, context: Any) -> None:
+        child = os.fork()
+        if child == 0:
+            raise ValueError("in the fork")
+        os.waitpid(child, 0)
+
+
+def test_a_fork_that_a_failing_task_has_lost_sight_of_is_ended_before_the_lease_is_given_back(
+    admitting: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    page = Page.create(Entry(confirmed=0.0))
+    admitting.keeper.page = page.name
+    with DAG("any", schedule=None):
+        task: Any = exclusive(Forking)(task_id="work", do_xcom_push=False)
+    at_the_end: list[bool] = []
+    monkeypatch.setattr(admitting.keeper, "stop", lambda: at_the_end.append(alive(task.grandchild)))
+    try:
+        with pytest.raises(ValueError, match="my worker died"):
+            task.execute(context_of(task))
+        assert at_the_end == [False]
+    finally:
+        page.close()
+        with suppress(ProcessLookupError):
+            os.kill(task.grandchild, signal.SIGKILL)
+
+
+def test_a_fork_that_fails_ends_nothing_of_its_parents(admitting: World) -> None:
+    parent = os.fork()
+    if parent == 0:
+        status = 1
+        try:
+            page = Page.create(Entry(confirmed=0.0))
+            admitting.keeper.page = page.name
+            with DAG("any", schedule=None):
+                task: Any = exclusive(FailingInAFork)(task_id="work", do_xcom_push=False)
+            task.execute(context_of(task))
+            status = 0
+        finally:
+            os._exit(status)
+    assert os.waitpid(parent, 0)[1] == 0

@@ -230,7 +230,7 @@ def test_the_parents_death_is_seen_even_where_nothing_else_can_be(blind: None, p
         parent = os.getpid()
         if os.fork() == 0:
             try:
-                job = WatchedJob(parent, "owner", page.descriptor)
+                job = WatchedJob(parent, "owner", page.name)
                 before = (job.descriptor, job.dead, job.stopped)
                 os.kill(parent, signal.SIGKILL)
                 while not job.dead:
@@ -252,7 +252,7 @@ def test_a_job_works_no_more_while_all_that_it_started_is_looked_for(page: Page)
         parent = os.getpid()
         if os.fork() == 0:
             try:
-                job = WatchedJob(parent, "owner", page.descriptor)
+                job = WatchedJob(parent, "owner", page.name)
                 looked: list[bool] = []
 
                 def look() -> Iterator[psutil.Process]:
@@ -293,7 +293,7 @@ def test_a_job_and_its_children_are_dead_though_the_search_of_the_whole_machine_
         if os.fork() == 0:
             try:
                 os.write(write, f"{child} {os.getpid()}\n".encode())
-                WatchedJob(job, "owner", page.descriptor).kill(within=PATIENCE)
+                WatchedJob(job, "owner", page.name).kill(within=PATIENCE)
             finally:
                 os._exit(0)
         while True:

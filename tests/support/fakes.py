@@ -234,6 +234,7 @@ class FakeKeeper:
     calls: Calls
     trusted_for: float = 20.0
     why_lost: str = "taken over"
+    page: str = ""
     sent_at: float | None = None
 
     def stop(self) -> None:

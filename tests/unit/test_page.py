@@ -96,8 +96,8 @@ def test_who_shares_a_page_is_found_and_who_shares_another_one_is_not(kind: str)
         while True:
             signal.pause()
     try:
-        assert [process.pid for process in sharing(made.descriptor)] == [fork]
-        eventually(lambda: list(sharing(other.descriptor)) == [])
+        assert [process.pid for process in sharing(made.name)] == [fork]
+        eventually(lambda: list(sharing(other.name)) == [])
     finally:
         os.kill(fork, signal.SIGKILL)
         os.waitpid(fork, 0)
@@ -113,7 +113,7 @@ def test_who_shares_something_else_with_the_number_of_a_page_does_not_share_the_
     number = ("00:01", "32770")
     mapped = {"self": [(number, path)]}
     monkeypatch.setattr(started, "_mapped_files", lambda pid: mapped.get(pid, [(number, "/SYSV00000000 (deleted)")]))
-    assert list(sharing(page.descriptor)) == []
+    assert list(sharing(page.name)) == []
 
 
 _FILL = """

@@ -301,7 +301,8 @@ class ExclusiveMixin:
         """End what this attempt started: nothing of it may go on beside the next one."""
         from airflow_exclusive.keeper.started import end_started
 
-        end_started(lease.owner, since=self._began, within=_CHILDREN_END_WITHIN)
+        if not lease.forked:  # a fork that fails, or is told to end, has no say in what its parent goes on with
+            end_started(lease.owner, page=lease.page, since=self._began, within=_CHILDREN_END_WITHIN)
 
     def _run_with(self, admitted: Admitted, context: Context, for_airflow: dict[str, Any]) -> Any:
         from airflow_exclusive.keeper.started import began

@@ -137,6 +137,11 @@ class Lease:
             return "the attempt is finished"
         return "" if self._keeper.trusted_for > 0 else self._keeper.why_lost
 
+    @property
+    def page(self) -> str:
+        """By this the forks of the admitted process are found, see `Keeper`."""
+        return self._keeper.page
+
     def ensure_held(self) -> None:
         """Raise `LeaseLost` if the lease is not ours any more. Costs no network round trip: call it often."""
         if not (why := self.lost):
@@ -170,7 +175,7 @@ class Lease:
         """
         if outcome not in ("success", "failed"):
             raise InvalidSetting("outcome", outcome, "must be 'success' or 'failed'")
-        if self._forked:
+        if self.forked:
             raise LeaseLost(f"{self.job_name} {self.run_key}: only the process that was admitted ends the attempt")
         if self._finished:
             raise LeaseLost(f"{self.job_name} {self.run_key}: the attempt is already finished")
@@ -183,7 +188,7 @@ class Lease:
                 self._on_finish(self, outcome, error, result)
 
     @property
-    def _forked(self) -> bool:
+    def forked(self) -> bool:
         """Whether this is a child that was forked from the admitted process, whose lease it is."""
         return self._pid != os.getpid()
 
@@ -198,10 +203,10 @@ class Lease:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         try:
-            if not self._forked and not self._finished:
+            if not self.forked and not self._finished:
                 self._end_for(error)
         finally:
-            if not self._forked:
+            if not self.forked:
                 _environment.leave(self.owner)
             if self._reset is not None:
                 with suppress(ValueError):  # left in another context than entered, by another thread say

@@ -168,6 +168,11 @@ class Keeper(Protocol):
     @property
     def why_lost(self) -> str: ...
 
+    @property
+    def page(self) -> str:
+        """What /proc calls the memory that it shares with the process and its forks. Empty where there is none."""
+        ...
+
     def stop(self) -> None:
         """Returns when it is certain that no renewal is under way any more."""
         ...

@@ -97,6 +97,10 @@ class KeeperHandle:
         return self._process.pid
 
     @property
+    def page(self) -> str:
+        return self._page.name
+
+    @property
     def trusted_for(self) -> float:
         return self._window().deadline - clock()
 
@@ -212,8 +216,8 @@ class KeeperHandle:
             os.kill(os.getpid(), signal.SIGTERM)
 
     def _end_started(self) -> None:
-        kill_family(self._page.descriptor)
-        end_started(self._order.owner, within=_LAST_MOMENT * self._order.ttl / 2)
+        kill_family(self._page.name)
+        end_started(self._order.owner, page=self._page.name, within=_LAST_MOMENT * self._order.ttl / 2)
 
     def _patience(self, entry: Entry) -> float:
         """Seconds that a keeper may give no sign of life."""

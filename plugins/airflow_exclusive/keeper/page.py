@@ -10,6 +10,7 @@ import tempfile
 import zlib
 from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import IO
 
 _LAYOUT = struct.Struct("=ddQ480s")
@@ -34,10 +35,16 @@ class Entry:
 
 
 class Page:
-    """One `Entry` in a file without a name, inherited by descriptor. One writer at a time, any number of readers."""
+    """One `Entry` in a file without a name, inherited by descriptor. One writer at a time, any number of readers.
+
+    name: what /proc calls it where it is mapped; empty where there is no /proc.
+    """
 
     def __init__(self, descriptor: int) -> None:
         self.descriptor = descriptor
+        self.name = ""
+        with suppress(OSError):
+            self.name = str(Path(f"/proc/self/fd/{descriptor}").readlink())
         self._memory = mmap.mmap(descriptor, 2 * _COPY)
 
     @classmethod

@@ -44,7 +44,7 @@ def main() -> NoReturn:
     order = Order.from_json(_first_line(sys.stdin.fileno()))
     for ignored in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(ignored, signal.SIG_IGN)  # the keeper ends with its job, not before
-    KeeperProcess(order, page, WatchedJob(order.job_pid, order.owner, page.descriptor)).run()
+    KeeperProcess(order, page, WatchedJob(order.job_pid, order.owner, page.name)).run()
     os._exit(0)  # without waiting for a thread that hangs in a dead connection
 
 

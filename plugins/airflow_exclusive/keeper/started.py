@@ -33,16 +33,19 @@ def started_by(owner: str) -> Iterator[psutil.Process]:
                 yield process
 
 
-def sharing(descriptor: int) -> Iterator[psutil.Process]:
-    """Every process that has this file in its memory, but the caller. None where /proc doesn't tell."""
+def sharing(page: str) -> Iterator[psutil.Process]:
+    """Every process that has the file of this name in its memory, as the caller has, but keepers and the caller.
+
+    None where /proc doesn't tell.
+    """
     import psutil
 
-    path = str(Path(f"/proc/self/fd/{descriptor}").readlink())
     # With its name: a segment of shared memory, of a database say, may have the same device and inode.
-    own = {file for file in _mapped_files("self") if file[1] == path}
+    own = {file for file in _mapped_files("self") if file[1] == page}
     for process in psutil.process_iter():
         with suppress(psutil.Error, OSError):
-            if process.pid != os.getpid() and any(file in own for file in _mapped_files(str(process.pid))):
+            shares = process.pid != os.getpid() and any(file in own for file in _mapped_files(str(process.pid)))
+            if shares and not keeps(process):
                 yield process
 
 
@@ -52,23 +55,24 @@ def forked_since(moment: float) -> Iterator[psutil.Process]:
 
     for process in psutil.Process().children(recursive=True):
         with suppress(psutil.Error, OSError):
-            if _began_at(process.pid) >= moment and not _keeps(process):
+            if _began_at(process.pid) >= moment and not keeps(process):
                 yield process
 
 
-def kill_family(page: int) -> None:
+def kill_family(page: str) -> None:
     """SIGKILL the caller's descendants, and its forks wherever they are now, but no keepers."""
     finds: list[Callable[[], Iterator[psutil.Process]]] = [lambda: forked_since(0.0), lambda: sharing(page)]
     for find in finds:
         with suppress(Exception):  # without /proc psutil fails as it likes
             for process in find():
                 with suppress(Exception):  # it ended by itself
-                    if not _keeps(process):
-                        process.kill()
+                    process.kill()
 
 
-def end_started(owner: str, *, since: float = float("inf"), within: float) -> None:
+def end_started(owner: str, *, page: str = "", since: float = float("inf"), within: float) -> None:
     """Ask to end those programs, and what the caller has forked since; kill who works on after `within` seconds.
+
+    page: by it also forks are found whose parent, a fork itself, has died.
 
     Whoever is ended may have begun something in answer, and a script whose step is ended begins the next one: they are
     looked for until there are none.
@@ -77,7 +81,11 @@ def end_started(owner: str, *, since: float = float("inf"), within: float) -> No
 
     def found() -> set[psutil.Process]:
         seen: set[psutil.Process] = set()
-        finds: list[Callable[[], Iterator[psutil.Process]]] = [lambda: started_by(owner), lambda: forked_since(since)]
+        finds: list[Callable[[], Iterator[psutil.Process]]] = [
+            lambda: started_by(owner),
+            lambda: forked_since(since),
+            lambda: sharing(page),
+        ]
         for find in finds:
             with suppress(Exception):  # without /proc psutil fails as it likes
                 seen.update(process for process in find() if works(process))
@@ -126,8 +134,14 @@ def _mapped_files(pid: str) -> Iterator[tuple[tuple[str, str], str]]:
                 yield (device, inode), name[0]
 
 
-def _keeps(process: psutil.Process) -> bool:
-    return any(_KEEPER in part for part in process.cmdline())
+def keeps(process: psutil.Process) -> bool:
+    """Whether it is a keeper, of whatever lease: those end by themselves, when they have closed its attempt."""
+    import psutil
+
+    try:
+        return any(_KEEPER in part for part in process.cmdline())
+    except psutil.Error:
+        return False
 
 
 def works(process: psutil.Process) -> bool:

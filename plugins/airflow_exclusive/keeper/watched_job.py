@@ -22,10 +22,10 @@ _LOOK_EVERY = 0.02
 class WatchedJob:
     """The process that started this one.
 
-    What the job started is known by `owner`, in its environment, or by `page`, the descriptor of a file in its memory.
+    What the job started is known by `owner`, in its environment, or by `page`, the name of a file in its memory.
     """
 
-    def __init__(self, pid: int, owner: str, page: int) -> None:
+    def __init__(self, pid: int, owner: str, page: str) -> None:
         self.pid, self._owner, self._page = pid, owner, page
         self.descriptor = self._open_descriptor()
 
