@@ -32,5 +32,13 @@ def undisturbed() -> Iterator[None]:
     finally:
         for number, handler in handlers.items():
             signal.signal(number, handler)
-        for number in dict.fromkeys(came):
-            signal.raise_signal(number)
+        _tell(list(dict.fromkeys(came)))
+
+
+def _tell(numbers: list[signal.Signals]) -> None:
+    """Whatever the handler of one raises, those that came later are told."""
+    if numbers:
+        try:
+            signal.raise_signal(numbers[0])
+        finally:
+            _tell(numbers[1:])
