@@ -453,6 +453,18 @@ def test_a_released_job_with_a_fixed_lease_is_stopped_long_before_that_ends(
     assert outcomes(guard) == ["released"]
 
 
+def test_a_job_that_is_killed_with_its_lease_leaves_the_keeper_of_another_one_to_close_that(
+    job: Any, guard: JobGuard
+) -> None:
+    runner = job(on_lease_lost="stop", ttl=TTL)
+    runner.tell("ignore_sigterm")
+    other = runner.tell("hold_another", job="other", run_key=TICK, ttl=LONG_TTL)
+    assert guard.release(JOB, reason="node-a burns") is not None
+    assert runner.ended(PATIENCE) == -signal.SIGKILL
+    eventually(lambda: [run.outcome for run in guard.history("other")] == ["failed"], PATIENCE)
+    eventually(lambda: not alive(other), PATIENCE)
+
+
 def test_the_keeper_of_a_fixed_lease_rests_while_its_job_stops(job: Any) -> None:
     """Then its time to ask for the lease comes, which is lost."""
     runner = job(on_lease_lost="stop", ttl=LONG_TTL, renew=False, max_run_time=9.5)

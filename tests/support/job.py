@@ -25,6 +25,7 @@ from airflow_exclusive.keeper import handle
 from tests.support import parent_job
 
 guards: list[JobGuard] = []
+others: list[Lease] = []
 _ADD = "INSERT INTO effect (token) VALUES (%(token)s)"
 
 
@@ -69,6 +70,14 @@ def spawn(lease: Lease) -> int:
 
 def keeper(lease: Lease) -> int:
     return int(lease._keeper.pid)  # type: ignore[attr-defined]
+
+
+def hold_another(lease: Lease, job: str, run_key: str, ttl: float) -> int:
+    """A second lease of this process. Gives its keeper."""
+    admission = guards[0].admit(job, run_key=run_key, settings=LeaseSettings(ttl=ttl))
+    assert isinstance(admission, Admitted), str(admission)
+    others.append(admission.lease)
+    return keeper(admission.lease)
 
 
 def turns(lease: Lease) -> int:
@@ -142,6 +151,7 @@ COMMANDS: dict[str, Callable[..., Any]] = {
         fork,
         spawn,
         keeper,
+        hold_another,
         turns,
         lose_the_package,
         freeze_new_keepers,

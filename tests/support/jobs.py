@@ -55,7 +55,7 @@ class JobProcess:
         self.send(command, **arguments)
         heard = self._hear(timeout)
         answer = heard.get("answer", heard.get("error"))
-        if command in ("fork", "spawn", "keeper"):
+        if command in ("fork", "spawn", "keeper", "hold_another"):
             self._others.append(answer)
         return answer
 

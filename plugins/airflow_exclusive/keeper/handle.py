@@ -17,16 +17,13 @@ from airflow_exclusive.core.settings import LeaseSettings
 from airflow_exclusive.core.timing import Action, TrustWindow
 from airflow_exclusive.keeper.order import Order
 from airflow_exclusive.keeper.page import Entry, Page
-from airflow_exclusive.keeper.started import end_started, kill_family
+from airflow_exclusive.keeper.started import KEEP, end_started, kill_family
 from airflow_exclusive.node import clock
 
 log = logging.getLogger(__name__)
 
 # The folder that holds the package goes last, as Airflow puts its plugins folder, and the working folder not at all.
-_BOOT = (
-    "import sys; sys.path[:1] = []; sys.path.append(sys.argv[1]);"
-    "from airflow_exclusive.keeper.process import main; main()"
-)
+_BOOT = f"import sys; sys.path[:1] = []; sys.path.append(sys.argv[1]); {KEEP}"
 _PACKAGE_FOLDER = str(Path(__file__).resolve().parents[2])
 _STOP_WITHIN = 3.0
 _DIES_WITHIN = 1.0

@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     import psutil
 
 _LOOK_EVERY = 0.02
-_KEEPER = "airflow_exclusive.keeper"
+KEEP = "from airflow_exclusive.keeper.process import main; main()"
+"""What a keeper's process runs."""
 
 
 def started_by(owner: str) -> Iterator[psutil.Process]:
@@ -139,8 +140,9 @@ def keeps(process: psutil.Process) -> bool:
     import psutil
 
     try:
-        return any(_KEEPER in part for part in process.cmdline())
-    except psutil.Error:
+        # Each leads a session. That is asked first: reading the arguments may have to wait for the process.
+        return os.getsid(process.pid) == process.pid and any(part.endswith(KEEP) for part in process.cmdline())
+    except (psutil.Error, OSError):
         return False
 
 

@@ -11,7 +11,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from airflow_exclusive.keeper.started import sharing, started_by, still_working, works
+from airflow_exclusive.keeper.started import keeps, sharing, started_by, still_working, works
 
 if TYPE_CHECKING:
     import psutil
@@ -53,7 +53,7 @@ class WatchedJob:
         _load_psutil()  # it may have to be killed
 
     def strike(self) -> None:
-        """SIGKILL the job and its descendants, without waiting for their end.
+        """SIGKILL the job and its descendants but keepers, without waiting for their end.
 
         It is stopped for so long that they can be found, and no longer: nobody would wake it if this process were
         killed meanwhile, and what it holds in a database would stay locked.
@@ -62,7 +62,7 @@ class WatchedJob:
         self._send(signal.SIGSTOP)
         found: set[psutil.Process] = set()
         with suppress(Exception):  # without /proc psutil fails as it likes
-            while new := {process for process in self._children() if process.pid != os.getpid()} - found:
+            while new := set(self._children()) - found:
                 _kill(new)  # at once: who begins one after the other would never be through
                 found |= new
         self._send(signal.SIGKILL)
@@ -99,7 +99,8 @@ class WatchedJob:
         import psutil
 
         if not self.dead:
-            yield from psutil.Process(self.pid).children(recursive=True)
+            # One that keeps another lease of the job, or of what the job started, has to close its attempt yet.
+            yield from (child for child in psutil.Process(self.pid).children(recursive=True) if not keeps(child))
 
     def _open_descriptor(self) -> int | None:
         """Readable once the process has ended (Linux 5.3+): tells at once, where asking for the parent is polling."""
