@@ -5,9 +5,11 @@ from __future__ import annotations
 import signal
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from typing import Any
 
 import pytest
 
+from airflow_exclusive.core import undisturbed as undisturbed_module
 from airflow_exclusive.core.undisturbed import undisturbed
 
 
@@ -45,17 +47,54 @@ def test_a_signal_is_told_at_the_end_and_once(number: int) -> None:
     assert closed
 
 
+def closed_while_told_of(numbers: list[signal.Signals]) -> None:
+    with undisturbed():
+        for number in numbers:
+            signal.raise_signal(number)
+
+
 def test_each_signal_is_told_in_turn_though_the_handler_before_it_raises() -> None:
     numbers = [signal.SIGTERM, signal.SIGALRM, signal.SIGHUP]
     with ExitStack() as handled:
         for number in numbers:
             handled.enter_context(raising(number))
-        with pytest.raises(Told) as last, undisturbed():
-            for number in numbers:
-                signal.raise_signal(number)
+        with pytest.raises(Told) as last:
+            closed_while_told_of(numbers)
     told: list[int] = []
     error: BaseException | None = last.value
     while error is not None:
         told.append(error.args[0])
         error = error.__context__
     assert told == [signal.SIGHUP, signal.SIGALRM, signal.SIGTERM]
+
+
+def closed_undisturbed() -> None:
+    with undisturbed():
+        pass
+
+
+@pytest.mark.parametrize("when", range(1, 9))
+def test_who_is_told_between_two_handlers_finds_all_put_back(when: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else a handler of this module's would stay, and the process hear of that signal no more.
+
+    when: at the how-manieth setting of a handler, of which there are four at the beginning and four at the end.
+    """
+    numbers = [signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGALRM]
+    monkeypatch.setattr(undisturbed_module, "_HELD_BACK", numbers)
+    with ExitStack() as handled:
+        for number in numbers:
+            handled.enter_context(raising(number))
+        before = [signal.getsignal(number) for number in numbers]
+        set_handler, settings = signal.signal, iter(range(1, 100))
+
+        def told_meanwhile(number: int, handler: Any) -> Any:
+            replaced = set_handler(number, handler)
+            if next(settings) == when:
+                raise Told(number)
+            return replaced
+
+        monkeypatch.setattr(signal, "signal", told_meanwhile)
+        with pytest.raises(Told):
+            closed_undisturbed()
+        monkeypatch.setattr(signal, "signal", set_handler)
+        assert [signal.getsignal(number) for number in numbers] == before

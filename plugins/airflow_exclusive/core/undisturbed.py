@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from functools import partial
 
 _HELD_BACK = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2, signal.SIGALRM)
 """SIGALRM: Airflow's execution_timeout."""
@@ -22,23 +22,25 @@ def undisturbed() -> Iterator[None]:
         yield
         return
     came: list[signal.Signals] = []
-    handlers: dict[signal.Signals, Any] = {}
+    # One that isn't Python's couldn't be put back, one that is ignored disturbs nobody. All are known before the first
+    # is replaced: who is interrupted in between puts back whatever may have been.
+    handlers = {number: signal.getsignal(number) for number in _HELD_BACK}
+    handlers = {number: handler for number, handler in handlers.items() if handler not in (None, signal.SIG_IGN)}
     try:
-        for number in _HELD_BACK:
-            # One that isn't Python's couldn't be put back, one that is ignored disturbs nobody.
-            if signal.getsignal(number) not in (None, signal.SIG_IGN):
-                handlers[number] = signal.signal(number, lambda caught, _: came.append(signal.Signals(caught)))
+        for number in handlers:
+            signal.signal(number, lambda caught, _: came.append(signal.Signals(caught)))
         yield
     finally:
-        for number, handler in handlers.items():
-            signal.signal(number, handler)
-        _tell(list(dict.fromkeys(came)))
-
-
-def _tell(numbers: list[signal.Signals]) -> None:
-    """Whatever the handler of one raises, those that came later are told."""
-    if numbers:
         try:
-            signal.raise_signal(numbers[0])
+            _do_all([partial(signal.signal, number, handler) for number, handler in handlers.items()])
         finally:
-            _tell(numbers[1:])
+            _do_all([partial(signal.raise_signal, number) for number in dict.fromkeys(came)])
+
+
+def _do_all(steps: Sequence[Callable[[], object]]) -> None:
+    """Whatever a handler raises at one of them, the others follow."""
+    if steps:
+        try:
+            steps[0]()
+        finally:
+            _do_all(steps[1:])
