@@ -228,6 +228,32 @@ def test_a_job_without_standard_error_gives_its_keeper_nothing_to_write_into(red
     assert int(told[1]) > 2
 
 
+CLOSES_ALL = """
+import os, sys, time
+from airflow_exclusive import JobGuard
+guard = JobGuard(redis=sys.argv[1], postgres=sys.argv[2])
+keeper = guard.admit("job").lease._keeper
+while not keeper._page.read().ready: time.sleep(0.01)
+os.closerange(3, 256)
+files = [open(f"{sys.argv[3]}/{number}", "w+b", buffering=0) for number in range(60)]
+try: keeper._spawn()
+except OSError as error: print(error)
+keeper.stop()
+for file in files: file.write(b"mine")
+print(keeper._process.returncode)
+os._exit(0)
+"""
+
+
+def test_what_a_job_opens_that_has_closed_everything_is_its_own(redis_url: str, database: str, tmp_path: Path) -> None:
+    """Neither closed nor written into, by the one who stops the keeper or by a keeper."""
+    command = [sys.executable, "-c", CLOSES_ALL, redis_url, database, str(tmp_path)]
+    told = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, timeout=60).stdout
+    assert "the job has closed descriptor" in told
+    assert told.splitlines()[-1] == str(-signal.SIGKILL)
+    assert [file.read_bytes() for file in tmp_path.iterdir()] == [b"mine"] * 60
+
+
 def test_a_forked_child_that_ends_does_not_end_the_lease(job: Any, guard: JobGuard) -> None:
     runner = job(ttl=TTL)
     child = runner.tell("fork")

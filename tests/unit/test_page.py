@@ -157,3 +157,15 @@ def test_a_closed_page_stays_closed(page: Page) -> None:
     other = Page.create(Entry(1.0))
     other.close()
     other.close()
+
+
+def test_a_page_whose_descriptor_the_job_has_closed_is_no_error_and_nobody_elses_file_is_closed() -> None:
+    made = Page.create(Entry(1.0))
+    os.close(made.descriptor)
+    made.close()
+    other = Page.create(Entry(1.0))
+    with Path(os.devnull).open() as file:
+        os.dup2(file.fileno(), other.descriptor)
+    assert not other.is_ours
+    other.close()
+    os.close(other.descriptor)

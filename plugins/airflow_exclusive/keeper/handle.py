@@ -15,6 +15,7 @@ from pathlib import Path
 from airflow_exclusive.core.admission import Claim
 from airflow_exclusive.core.settings import LeaseSettings
 from airflow_exclusive.core.timing import Action, TrustWindow
+from airflow_exclusive.keeper.descriptor import Descriptor
 from airflow_exclusive.keeper.order import Order
 from airflow_exclusive.keeper.page import Entry, Page
 from airflow_exclusive.keeper.started import KEEP, end_started, kill_family
@@ -114,35 +115,44 @@ class KeeperHandle:
         self._stopping.set()
         with self._replacing:
             process = self._process
-        assert process.stdin is not None
-        with suppress(OSError, subprocess.TimeoutExpired), process.stdin:
-            if self._page.read().ready:
-                process.stdin.write(b"stop\n")
-                process.stdin.flush()
+        with suppress(OSError, subprocess.TimeoutExpired):
+            if self._page.read().ready and self._orders.is_ours:
+                os.write(self._orders.number, b"stop\n")
                 process.wait(_STOP_WITHIN)
+        self._orders.close()
         if process.poll() is None:
             process.kill()
             process.wait()
         self._page.close()
 
     def _spawn(self) -> subprocess.Popen[bytes]:
+        if not self._page.is_ours:
+            raise OSError(f"the job has closed descriptor {self._page.descriptor}, which it shares with its keeper")
         # Not marked as started by the job: the keeper ends those that are.
         environment = {key: value for key, value in os.environ.items() if key != "EXCLUSIVE_OWNER"}
-        process = subprocess.Popen(
-            [sys.executable, "-c", _BOOT, _PACKAGE_FOLDER, str(self._page.descriptor)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.DEVNULL,
-            pass_fds=[self._page.descriptor],
-            env=environment,
-            start_new_session=True,  # what is sent to the job's group must not hit its keeper first
-        )
+        read, write = os.pipe()
+        orders = Descriptor(write)
         try:
-            assert process.stdin is not None
-            process.stdin.write(self._order.to_json().encode() + b"\n")
-            process.stdin.flush()
+            process = subprocess.Popen(
+                [sys.executable, "-c", _BOOT, _PACKAGE_FOLDER, str(self._page.descriptor)],
+                stdin=read,
+                stdout=subprocess.DEVNULL,
+                pass_fds=[self._page.descriptor],
+                env=environment,
+                start_new_session=True,  # what is sent to the job's group must not hit its keeper first
+            )
+            try:
+                with os.fdopen(write, "wb", closefd=False) as pipe:
+                    pipe.write(self._order.to_json().encode() + b"\n")
+            except BaseException:
+                _end(process)
+                raise
         except BaseException:
-            _end(process)
+            orders.close()
             raise
+        finally:
+            os.close(read)
+        self._orders = orders
         return process
 
     def _abandon(self) -> None:
@@ -150,6 +160,7 @@ class KeeperHandle:
         self._stopping.set()
         if "_process" in self.__dict__:
             _end(self._process)
+            self._orders.close()
         self._page.close()
 
     def _start_watching(self) -> None:
@@ -223,7 +234,7 @@ class KeeperHandle:
         return max(part * self._order.ttl, _HUNG_AFTER_AT_LEAST if entry.ready else _STARTS_WITHIN)
 
     def _replace(self, entry: Entry) -> None:
-        old = self._process
+        old, old_orders = self._process, self._orders
         status = old.poll()
         what = "hung" if status is None else f"died with status {status}"
         old.kill()  # also one that is stopped
@@ -232,8 +243,7 @@ class KeeperHandle:
         self._page.write(replace(entry, turns=0))
         self._confirmed_before = entry.confirmed
         self._process = self._spawn()
-        with suppress(OSError):
-            old.stdin.close()  # type: ignore[union-attr]
+        old_orders.close()
         self._say(logging.WARNING, f"its keeper {what}; another one is started")
 
     def _say(self, level: int, text: str, *, wait: float = 0.0) -> None:
@@ -254,6 +264,3 @@ class KeeperHandle:
 def _end(process: subprocess.Popen[bytes]) -> None:
     process.kill()
     process.wait()
-    assert process.stdin is not None
-    with suppress(OSError):  # what it was to be told
-        process.stdin.close()

@@ -13,10 +13,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
+from airflow_exclusive.keeper.descriptor import Descriptor
+
 _LAYOUT = struct.Struct("=ddQ480s")
 _CHECKSUM = struct.Struct("=I")
 _COPY = _LAYOUT.size + _CHECKSUM.size
 _AFTER_STANDARD_STREAMS = 3
+_kept: list[mmap.mmap] = []
 
 
 @dataclass(frozen=True)
@@ -42,6 +45,7 @@ class Page:
 
     def __init__(self, descriptor: int) -> None:
         self.descriptor = descriptor
+        self._file = Descriptor(descriptor)
         self.name = ""
         with suppress(OSError):
             self.name = str(Path(f"/proc/self/fd/{descriptor}").readlink())
@@ -56,10 +60,19 @@ class Page:
         page.write(entry)
         return page
 
+    @property
+    def is_ours(self) -> bool:
+        """Whether the descriptor still is the page's."""
+        return self._file.is_ours
+
     def close(self) -> None:
-        if not self._memory.closed:
+        if self._memory.closed:
+            return
+        if self.is_ours:
             self._memory.close()
-            os.close(self.descriptor)
+            self._file.close()
+        else:  # the memory has a descriptor as well: it is some other file's by now, or may be before it is closed
+            _kept.append(self._memory)
 
     def write(self, entry: Entry) -> None:
         reason = entry.reason.encode(errors="replace")[:480]
