@@ -24,7 +24,18 @@ from airflow_exclusive.node import clock
 log = logging.getLogger(__name__)
 
 # The folder that holds the package goes last, as Airflow puts its plugins folder, and the working folder not at all.
-_BOOT = f"import sys; sys.path[:1] = []; sys.path.append(sys.argv[1]); {KEEP}"
+# Python itself leaves that out if it is told to (PYTHONSAFEPATH).
+_BOOT = f"import sys; sys.path[:1] = filter(None, sys.path[:1]); sys.path.append(sys.argv[1]); {KEEP}"
+_ISOLATED = [
+    flag
+    for flag, is_set in (
+        ("-I", sys.flags.isolated),
+        ("-E", sys.flags.ignore_environment),
+        ("-s", sys.flags.no_user_site),
+    )
+    if is_set
+]
+"""What the job doesn't load, its keeper doesn't either."""
 _PACKAGE_FOLDER = str(Path(__file__).resolve().parents[2])
 _STOP_WITHIN = 3.0
 _DIES_WITHIN = 1.0
@@ -134,7 +145,7 @@ class KeeperHandle:
         orders = Descriptor(write)
         try:
             process = subprocess.Popen(
-                [sys.executable, "-c", _BOOT, _PACKAGE_FOLDER, str(self._page.descriptor)],
+                [sys.executable, *_ISOLATED, "-c", _BOOT, _PACKAGE_FOLDER, str(self._page.descriptor)],
                 stdin=read,
                 stdout=subprocess.DEVNULL,
                 pass_fds=[self._page.descriptor],

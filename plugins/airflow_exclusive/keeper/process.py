@@ -16,7 +16,6 @@ from dataclasses import replace
 from datetime import datetime, timezone
 from typing import Any, NoReturn
 
-from airflow_exclusive.core.errors import ExclusiveError
 from airflow_exclusive.core.timing import Action, TrustWindow
 from airflow_exclusive.keeper.kept_lock import KeptLock
 from airflow_exclusive.keeper.order import Order
@@ -58,13 +57,14 @@ class KeeperProcess:
         self._retry_at = 0.0
         self._ask_every = math.inf if order.renew else min(_ASK_AT * order.ttl, _ASK_EVERY_AT_MOST)
         self._ask_at = clock() + self._ask_every
+        self._patience = min(order.ttl / 4, self._ask_every)
         self._excuse = ""
         self._terminated = False
         self._orders_open = True
         self._stop_told = False
         self._loads = False
-        self._truth = Renewal(self._make_truth_beat, self._post, patience=order.ttl / 4)
-        self._gate = Renewal(self._make_gate_beat, lambda _: None, patience=order.ttl / 4)
+        self._truth = Renewal(self._make_truth_beat, self._post, patience=self._patience)
+        self._gate = Renewal(self._make_gate_beat, lambda _: None, patience=self._patience)
 
     def run(self) -> None:
         while True:
@@ -173,7 +173,7 @@ class KeeperProcess:
             return
         retry_for = max(_CLOSE_WITHIN, self.window.kill_at - clock())
         database = Database(
-            self.order.postgres, schema=self.order.schema, retry_for=retry_for, answer_within=self._patience()
+            self.order.postgres, schema=self.order.schema, retry_for=retry_for, answer_within=self._whole_patience
         )
         try:
             told = {"outcome": "failed", "error": error, "result": None, "hold_at_least": 0.0}
@@ -181,15 +181,17 @@ class KeeperProcess:
             self._gate.wait(_STOP_WAITS)  # a renewal that came after the release would lock the job again
             self._kept_lock().release()
             self._say(error)
-        except ExclusiveError as failed:
+        except Exception as failed:  # e.g. its drivers can't be loaded
             self._say(f"{error}; it is taken over when its lease lapses ({failed})")
 
     def _make_truth_beat(self) -> Callable[[], bool]:
         database = Database(
-            self.order.postgres, schema=self.order.schema, retry_for=0.0, connect_timeout=self._patience()
+            self.order.postgres, schema=self.order.schema, retry_for=0.0, connect_timeout=self._whole_patience
         )
         if not self.order.renew:
-            return lambda: bool(database.run("held", self._identity()))
+            # Given up in time, or ever more of those left behind would wait for a server that says nothing.
+            within = self._whole_patience
+            return lambda: bool(database.run("held", self._identity(), answer_within=within))
         return lambda: bool(database.run("renew", {**self._identity(), "ttl": self.order.ttl}))
 
     def _make_gate_beat(self) -> Callable[[], bool]:
@@ -197,10 +199,11 @@ class KeeperProcess:
         return lambda: lock.renew(self.order.ttl)
 
     def _kept_lock(self) -> KeptLock:
-        return KeptLock(self.order.redis, self.order.job_name, self.order.owner, timeout=self._patience())
+        return KeptLock(self.order.redis, self.order.job_name, self.order.owner, timeout=self._whole_patience)
 
-    def _patience(self) -> int:
-        return max(2, round(self.order.ttl / 4))
+    @property
+    def _whole_patience(self) -> int:
+        return max(2, round(self._patience))
 
     def _identity(self) -> dict[str, object]:
         order = self.order
