@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -508,3 +509,36 @@ def test_a_class_of_ones_own_gets_them_by_the_same_names() -> None:
     with DAG("any", schedule=None):
         task: Any = Mine(task_id="work", job_name="remote")
     assert (task.job_name, task.own("job_name")) == ("remote", "ours")
+
+
+class Works(BaseOperator):
+    def execute(self, context: Any) -> None: ...
+
+    def on_kill(self) -> None: ...
+
+
+@pytest.mark.parametrize(
+    ("bases", "body", "names"),
+    [
+        ((ExclusiveMixin, BaseOperator), {"execute": Works.execute}, "execute='Mine.execute'"),
+        ((ExclusiveBashOperator,), {"execute": Works.execute}, "execute='Mine.execute'"),
+        ((ExclusivePythonOperator,), {"on_kill": Works.on_kill}, "on_kill='Mine.on_kill'"),
+        ((Works, ExclusiveMixin), {}, "execute='Works.execute'"),
+        ((EmptyOperator, ExclusiveMixin), {}, "execute='EmptyOperator.execute'"),
+    ],
+)
+def test_a_class_whose_work_would_not_ask_for_the_lease_is_refused(
+    bases: tuple[type, ...], body: dict[str, Any], names: str
+) -> None:
+    with pytest.raises(InvalidSetting, match=rf"^{names}: .*class Y\(ExclusiveMixin, X\), or exclusive\(X\)"):
+        type(BaseOperator)("Mine", bases, body)
+
+
+def test_a_class_whose_work_comes_after_ours_is_guarded(admitting: World) -> None:
+    class Mine(ExclusiveMixin, Works): ...
+
+    class Further(Mine): ...
+
+    with DAG("any", schedule=None):
+        Further(task_id="work", do_xcom_push=False).execute(context_of(SimpleNamespace(task_id="work")))
+    assert [outcome for outcome, *_ in admitting.statuses.finished] == ["success"]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import timedelta
 from functools import wraps
@@ -65,6 +65,8 @@ Seconds = float | timedelta | None
 class ExclusiveMixin:
     """Put before an operator class: `class MyOperator(ExclusiveMixin, SomeOperator)`, or use `exclusive(SomeOperator)`.
 
+    The work, that is `execute` and `on_kill`, has to be in SomeOperator: what MyOperator had of them would come first.
+
     job_name: what must have one executor; templated; default `<dag_id>.<task_id>` (`[<map_index>]` if mapped).
     run_key: the tick; templated; default the fire time of the DAG run, or its run_id where it has none.
     redis_conn_id, postgres_conn_id: the two stores; default from `[exclusive]`.
@@ -103,9 +105,11 @@ class ExclusiveMixin:
         # Airflow applies default_args and checks arguments only in the `__init__` of an operator class of its own, so
         # that a class that merely inherits the one below needs a copy.
         super().__init_subclass__(**kwargs)
+        own = cls.__mro__.index(ExclusiveMixin)
+        _refuse_work_before(cls.__mro__[:own])
         if deps := reschedule_deps():
             cls.deps = cls.deps | deps  # type: ignore[attr-defined]
-        cls.own_names = taken(_OWN, cls.__mro__[cls.__mro__.index(ExclusiveMixin) + 1 :])
+        cls.own_names = taken(_OWN, cls.__mro__[own + 1 :])
         if cls.__init__ is ExclusiveMixin.__init__:
 
             @wraps(ExclusiveMixin.__init__)
@@ -427,6 +431,19 @@ def check_own(given: Mapping[str, Any]) -> None:
     known = {name: given[name] for name in _OWN & given.keys() if is_known(given[name])}
     # What decides whether others count may come with the mapping, or from default_args.
     ExclusiveMixin(**{"on_busy": "wait", "renew": False, **known})
+
+
+def _refuse_work_before(classes: Iterable[type]) -> None:
+    """What comes before `ExclusiveMixin` is called instead of it, whether it calls on or not."""
+    for each in classes:
+        for name in ("execute", "on_kill"):
+            if name in vars(each):
+                raise InvalidSetting(
+                    name,
+                    f"{each.__name__}.{name}",
+                    "comes before ExclusiveMixin, so it would run without the lease: put the work in an operator"
+                    " class X of its own, and write class Y(ExclusiveMixin, X), or exclusive(X)",
+                )
 
 
 def _check_keeps_lease(settings: Mapping[str, Any]) -> None:

@@ -10,7 +10,7 @@ from uuid import uuid4
 from airflow.providers.common.compat.sdk import DAG, AirflowSkipException, BaseOperator, task
 from airflow.providers.common.sql.operators.sql import SQLExecuteQueryOperator
 from airflow.providers.standard.operators.empty import EmptyOperator
-from airflow.providers.standard.operators.python import PythonOperator, ShortCircuitOperator
+from airflow.providers.standard.operators.python import ShortCircuitOperator
 
 from airflow_exclusive import (
     ExclusiveBashOperator,
@@ -137,23 +137,27 @@ with DAG("failing", schedule=None, start_date=START) as failing:
         exclusive(RemoteJob)(task_id="times_out", execution_timeout=timedelta(seconds=1))
 
 
-class UnheardFirst:
-    """Before an operator: Airflow takes the first try for failed, although it has done its work."""
+def unheard_first(operator: type[BaseOperator]) -> Any:
+    """The operator, of whose first try Airflow takes it that it has failed, although it has done its work."""
+    done = operator.execute
 
-    def execute(self, context: Any, **for_airflow: Any) -> Any:
+    def execute(self: Any, context: Any, **for_airflow: Any) -> Any:
         try:
-            return super().execute(context, **for_airflow)  # type: ignore[misc]
+            return done(self, context, **for_airflow)
         finally:
             if context["ti"].try_number == 1:
                 raise ConnectionError("nobody hears how it ended")
 
+    operator.execute = execute  # type: ignore[method-assign]
+    return operator
 
-class UnheardPython(UnheardFirst, exclusive(PythonOperator)):  # type: ignore[misc]
-    pass
+
+@unheard_first
+class UnheardPython(ExclusivePythonOperator): ...
 
 
-class UnheardShortCircuit(UnheardFirst, exclusive(ShortCircuitOperator)):  # type: ignore[misc]
-    pass
+@unheard_first
+class UnheardShortCircuit(exclusive(ShortCircuitOperator)): ...  # type: ignore[misc]
 
 
 @task
