@@ -212,6 +212,16 @@ def test_a_mapped_task_that_would_defer_or_lose_its_lease_is_refused(dag: DAG) -
         exclusive(Sensor).partial(task_id="b", mode="reschedule").expand(timeout=[1])
 
 
+def test_a_class_that_would_begin_in_the_triggerer_is_refused_mapped_as_well(dag: DAG) -> None:
+    class Starts(BaseOperator):
+        start_from_trigger = True
+
+    with pytest.raises(InvalidSetting, match=r"start_from_trigger=True: .*set it to False"):
+        exclusive(Starts)(task_id="work")
+    with pytest.raises(InvalidSetting, match=r"start_from_trigger=True: .*set it to False"):
+        exclusive(Starts).partial(task_id="mapped")
+
+
 def test_a_task_that_would_defer_is_refused(dag: DAG) -> None:
     with pytest.raises(InvalidSetting, match=r"deferrable=True: .*set deferrable=False"):
         exclusive(TriggerDagRunOperator)(task_id="work", trigger_dag_id="any", deferrable=True)

@@ -7,9 +7,10 @@ from datetime import datetime, timezone
 from typing import Any
 
 import pytest
-from airflow.providers.common.compat.sdk import DAG, task
+from airflow.providers.common.compat.sdk import DAG, BaseOperator, task
 from airflow.providers.common.sql.operators.sql import SQLExecuteQueryOperator
 from airflow.providers.standard.operators.empty import EmptyOperator
+from airflow.triggers.base import StartTriggerArgs
 
 from airflow_exclusive import (
     ExclusiveBashOperator,
@@ -87,3 +88,27 @@ def test_the_ui_is_shown_job_and_tick(restored: Any, task_id: str) -> None:
 
 def test_serializing_twice_gives_the_same_so_that_no_new_dag_version_appears(dag: DAG) -> None:
     assert serialized(dag) == serialized(dag)
+
+
+@pytest.mark.parametrize("task_id", ["empty", "mapped_empty"])
+def test_an_empty_operator_is_not_marked_as_a_success_without_having_asked(restored: Any, task_id: str) -> None:
+    assert restored.get_task(task_id).inherits_from_empty_operator is False
+
+
+class Starts(BaseOperator):
+    start_from_trigger = True
+    start_trigger_args = StartTriggerArgs(
+        trigger_cls="any.Trigger", next_method="resume", trigger_kwargs={}, next_kwargs=None, timeout=None
+    )
+
+    def __init__(self, *, day: int = 0, start_from_trigger: bool = True, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.start_from_trigger = start_from_trigger
+
+
+def test_a_mapped_task_has_nothing_to_begin_by_without_asking() -> None:
+    with DAG("starts", start_date=datetime(2026, 1, 1, tzinfo=timezone.utc), schedule=None) as dag:
+        mapped = exclusive(Starts).partial(task_id="work", start_from_trigger=False)
+        mapped.expand_kwargs([{"start_from_trigger": True}, {"day": 1}])
+    (encoded,) = serialized(dag)["dag"]["tasks"]
+    assert encoded["__var"].get("start_trigger_args") is None

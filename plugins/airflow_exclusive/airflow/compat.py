@@ -57,6 +57,11 @@ TaskDecoratorBase: Any = import_module(
     "airflow.sdk.bases.decorator" if AIRFLOW_V_3_0_PLUS else "airflow.decorators.base"
 )._TaskDecorator
 
+# What `partial()` gives.
+OperatorPartial: Any = import_module(
+    "airflow.sdk.definitions.mappedoperator" if AIRFLOW_V_3_0_PLUS else "airflow.models.mappedoperator"
+).OperatorPartial
+
 __all__ = [
     "AIRFLOW_V_3_0_PLUS",
     "ASKS_A_PERSON",
@@ -77,6 +82,7 @@ __all__ = [
     "Connection",
     "Context",
     "DecoratedOperator",
+    "OperatorPartial",
     "TaskDecorator",
     "TaskDecoratorBase",
     "TaskDeferred",

@@ -21,6 +21,7 @@ from airflow_exclusive.airflow.compat import (
     AirflowSkipException,
     AirflowTaskTimeout,
     Context,
+    OperatorPartial,
     TaskDeferred,
     TaskStopped,
     reschedule_deps,
@@ -87,6 +88,8 @@ class ExclusiveMixin:
     in `EXCLUSIVE_TOKEN` and the like; templates may use `{{ lease.token }}`. What was decided is in XCom `exclusive`.
     """
 
+    inherits_from_empty_operator = False
+    """Of an empty operator Airflow's scheduler says itself that it is done."""
     own_names: ClassVar[Mapping[str, str]] = {}
     """What those of our arguments, and attributes, are called whose name the operator has taken."""
     lease: Lease | None = None
@@ -185,8 +188,12 @@ class ExclusiveMixin:
         """The tasks are only made when they run: what is known of their settings now is checked now."""
         check = with_own_names(check_own, cls.own_names)
         check(kwargs)
-        _check_keeps_lease({name: value for name, value in kwargs.items() if is_known(value)})
-        return checked_partial(check, kwargs, super().partial(**kwargs))  # type: ignore[misc]
+        of_class = {"start_from_trigger": cls.start_from_trigger}  # type: ignore[attr-defined]
+        _check_keeps_lease(of_class | {name: value for name, value in kwargs.items() if is_known(value)})
+        made = super().partial(**kwargs)  # type: ignore[misc]
+        made._expand_called = True
+        asking = _AsksFirst(operator_class=cls, kwargs=made.kwargs, params=made.params)
+        return checked_partial(check, kwargs, asking)
 
     def execute(self, context: Context, event: dict[str, Any] | None = None, **for_airflow: Any) -> Any:
         """Also where a trigger's `event` comes back to. `for_airflow`: Airflow 2's sign that it calls this itself."""
@@ -400,6 +407,15 @@ class ExclusiveMixin:
         fields = [field for field in self.template_fields if field not in names]  # type: ignore[attr-defined]
         with _instead(self, template_fields=fields):
             super().resolve_template_files()  # type: ignore[misc]
+
+
+class _AsksFirst(OperatorPartial):  # type: ignore[misc]
+    """Makes mapped tasks that Airflow neither takes for empty nor lets begin in the triggerer."""
+
+    def _expand(self, *args: Any, **kw: Any) -> Any:
+        made = super()._expand(*args, **kw)
+        made._is_empty, made.start_trigger_args = False, None
+        return made
 
 
 def own_template_fields(names: Mapping[str, str]) -> tuple[str, ...]:
