@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections import OrderedDict
+from typing import Any, NamedTuple
 
 import pytest
-from airflow.providers.common.compat.sdk import DAG, BaseOperator
+from airflow.providers.common.compat.sdk import DAG, BaseOperator, ObjectStoragePath
 from jinja2.sandbox import SandboxedEnvironment
 
 from airflow_exclusive import Admitted, exclusive
@@ -154,3 +155,88 @@ def test_what_is_no_text_is_left_alone(lease: Lease, value: object) -> None:
 
 def test_a_template_that_knows_no_lease_is_left_as_it_is(lease: Lease) -> None:
     assert filled_in(rendered("{{ day }}", day="monday"), lease) == "monday"
+
+
+class Variable:
+    """As a container's environment has them."""
+
+    template_fields = ("value",)
+
+    def __init__(self, value: Any) -> None:
+        self.value = value
+
+
+class Pair(NamedTuple):
+    first: Any
+    second: Any
+
+
+class Telling(Templated):
+    def execute(self, context: Any) -> Any:
+        return told(self.text)
+
+
+def told(text: Any) -> Any:
+    if isinstance(text, Variable):
+        return told(text.value)
+    if isinstance(text, Pair):
+        return Pair(told(text.first), told(text.second))
+    return [told(each) for each in text] if isinstance(text, list) else str(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ([Variable("<{{ lease.token }}>"), Variable([Variable("{{ lease.token }}")])], ["<1>", ["1"]]),
+        (Pair("{{ lease.token }}", [Variable("{{ lease.token }}"), 7]), Pair("1", ["1", "7"])),
+        (ObjectStoragePath("file:///any/{{ lease.token }}"), "file:///any/1"),
+    ],
+)
+def test_it_is_filled_in_wherever_airflow_renders(admitting: World, text: Any, expected: Any) -> None:
+    with DAG("any", schedule=None):
+        task: Any = exclusive(Telling)(task_id="work", text=text, do_xcom_push=False)
+    task.render_template_fields({}, jinja_env=SandboxedEnvironment())
+    assert task.execute(context_of(task)) == expected
+
+
+def test_an_object_that_tasks_share_gives_each_its_own_lease(admitting: World) -> None:
+    shared = [Variable("{{ lease.job_name }}")]
+    with DAG("any", schedule=None):
+        tasks: list[Any] = [
+            exclusive(Telling)(task_id=name, text=shared, job_name=name, do_xcom_push=False) for name in ("a", "b")
+        ]
+    for task in tasks:
+        task.render_template_fields({}, jinja_env=SandboxedEnvironment())
+        assert task.execute(context_of(task)) == [task.job_name]
+        admitting.statuses.running = None
+
+
+def test_a_filter_on_it_within_an_object_is_refused_as_well() -> None:
+    for text in ([Variable("{{ lease.token | upper }}")], Pair("{{ lease.token | upper }}", 7)):
+        with pytest.raises(ExclusiveError, match="is known only once the task is admitted"):
+            rendered(text)
+
+
+class Stubborn:
+    """Its field isn't what it is set to."""
+
+    template_fields = ("value",)
+
+    def __init__(self, value: str) -> None:
+        self._value = value
+
+    @property
+    def value(self) -> str:
+        return self._value
+
+    @value.setter
+    def value(self, given: str) -> None: ...
+
+
+@pytest.mark.parametrize("text", [Stubborn("{{ lease.token }}"), OrderedDict(a=frozenset({"{{ lease.token }}"}))])
+def test_where_it_cannot_be_filled_in_the_task_is_refused_before_it_works(admitting: World, text: Any) -> None:
+    with DAG("any", schedule=None):
+        task: Any = exclusive(Telling)(task_id="work", text=text, do_xcom_push=False)
+    task.render_template_fields({}, jinja_env=SandboxedEnvironment())
+    with pytest.raises(InvalidSetting, match=r"^(text|value)=.*: {{ lease.token }} can't be filled in there"):
+        task.execute(context_of(task))

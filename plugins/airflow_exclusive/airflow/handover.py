@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from airflow_exclusive.airflow.compat import Context
-from airflow_exclusive.airflow.late_fields import filled_in
+from airflow_exclusive.airflow.late_fields import filled_in, refuse_left_over
 
 if TYPE_CHECKING:
     from airflow_exclusive.core.lease import Lease
@@ -18,10 +20,22 @@ class TakesLease(Protocol):
     def take_lease(self, lease: Lease) -> None: ...
 
 
-def hand_lease(lease: Lease, task: Any, context: Context) -> None:
-    """In the context, and in the task's templated fields and arguments."""
+@contextmanager
+def handed(lease: Lease, task: Any, context: Context, within: Iterable[tuple[Any, Iterable[str]]]) -> Iterator[None]:
+    """In the context, and in the task's templated fields and arguments.
+
+    within: objects in those fields, and which fields of theirs Airflow has rendered. Other tasks of the process may
+    share them, so they don't keep the lease.
+    """
     context["lease"] = lease  # type: ignore[typeddict-unknown-key]
-    for name in task.template_fields:
-        setattr(task, name, filled_in(getattr(task, name, None), lease))
-    if isinstance(task, TakesLease):
-        task.take_lease(lease)
+    before = [(each, name, getattr(each, name, None)) for each, names in within for name in names]
+    try:
+        for each, name, value in [(task, name, getattr(task, name, None)) for name in task.template_fields] + before:
+            setattr(each, name, filled_in(value, lease))
+            refuse_left_over(name, getattr(each, name))
+        if isinstance(task, TakesLease):
+            task.take_lease(lease)
+        yield
+    finally:
+        for each, name, value in before:
+            setattr(each, name, value)

@@ -8,9 +8,10 @@ nothing can be made of what isn't known yet: a template that tries to is refused
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from airflow_exclusive.airflow.compat import ObjectStoragePath
 from airflow_exclusive.core.errors import ExclusiveError, InvalidSetting
 
 if TYPE_CHECKING:
@@ -71,14 +72,9 @@ def refuse_use_of(name: str) -> NoReturn:
 
 def refuse_filters_of_lease(templates: Any) -> None:
     """A filter may ask for the text of what it is given, and the placeholder has one."""
-    if isinstance(templates, str):
-        if filtered := _FILTERED.search(templates):
+    for text in _texts(templates):
+        if filtered := _FILTERED.search(text):
             refuse_use_of(filtered.group(1))
-    elif isinstance(templates, Mapping):
-        refuse_filters_of_lease([*templates, *templates.values()])
-    elif type(templates) in (list, tuple, set):
-        for template in templates:
-            refuse_filters_of_lease(template)
 
 
 def refuse_lease_in(field: str, value: str) -> None:
@@ -87,8 +83,20 @@ def refuse_lease_in(field: str, value: str) -> None:
         raise InvalidSetting(field, value, "can't name the lease, which comes after the name: leave that out")
 
 
+def refuse_left_over(field: str, value: Any) -> None:
+    """Raise `InvalidSetting` where the job would get the template's text for what it says."""
+    for text in _texts(value):
+        if left := _LATE.search(text):
+            raise InvalidSetting(
+                field, value, f"{left.group()} can't be filled in there: have it in plain text, lists, tuples and dicts"
+            )
+
+
 def filled_in(value: Any, lease: Lease) -> Any:
-    """`value` with every `{{ lease.… }}` in it replaced; text, lists, tuples, sets and dicts are looked through."""
+    """`value` with every `{{ lease.… }}` in it replaced, in what Airflow renders itself.
+
+    That is text, paths, lists, tuples, sets and dicts; objects with templated fields of their own are left alone.
+    """
     if isinstance(value, _Placeholder):  # rendered as a native object
         value = str(value)
     if isinstance(value, str):
@@ -97,4 +105,18 @@ def filled_in(value: Any, lease: Lease) -> Any:
         return {filled_in(key, lease): filled_in(entry, lease) for key, entry in value.items()}
     if type(value) in (list, tuple, set):
         return type(value)(filled_in(entry, lease) for entry in value)
+    if isinstance(value, tuple):  # with names
+        return type(value)(*(filled_in(entry, lease) for entry in value))
+    if isinstance(value, ObjectStoragePath) and _LATE.search(str(value)):
+        return type(value).deserialize(filled_in(value.serialize(), lease), value.__version__)
     return value
+
+
+def _texts(value: Any) -> Iterator[str]:
+    if isinstance(value, (str, _Placeholder)):
+        yield str(value)
+    elif isinstance(value, Mapping):
+        yield from _texts(list(value.items()))
+    elif isinstance(value, (list, tuple, set, frozenset)):
+        for entry in value:
+            yield from _texts(entry)

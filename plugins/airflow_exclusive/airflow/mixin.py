@@ -27,7 +27,7 @@ from airflow_exclusive.airflow.compat import (
     reschedule_deps,
 )
 from airflow_exclusive.airflow.early_checks import checked_partial, checked_unless_template, is_known
-from airflow_exclusive.airflow.handover import hand_lease
+from airflow_exclusive.airflow.handover import handed
 from airflow_exclusive.airflow.late_fields import LeaseInTemplate, refuse_filters_of_lease, refuse_lease_in
 from airflow_exclusive.airflow.names_taken import THEIRS, own_parameters, taken, under_own_names, with_own_names
 from airflow_exclusive.airflow.orphan import output_outlives_supervisor
@@ -103,6 +103,8 @@ class ExclusiveMixin:
     _lost = ""
     """Why the lease was lost, when the task was stopped for that."""
     _began = _FOREVER
+    _rendered_within: tuple[tuple[Any, tuple[str, ...]], ...] = ()
+    """Objects in the templated fields, and their own fields of that kind."""
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         # Airflow applies default_args and checks arguments only in the `__init__` of an operator class of its own, so
@@ -321,8 +323,7 @@ class ExclusiveMixin:
         self.lease = lease = admitted.lease
         self._began = began()
         try:
-            with lease, output_outlives_supervisor():
-                hand_lease(lease, self, context)
+            with lease, output_outlives_supervisor(), handed(lease, self, context, self._rendered_within):
                 self._tell(context, admitted)
                 self._working = True
                 try:
@@ -392,11 +393,14 @@ class ExclusiveMixin:
     def _do_render_template_fields(
         self, parent: Any, template_fields: Any, context: Context, *args: Any, **kw: Any
     ) -> None:
+        own = own_template_fields(self.own_names) if parent is self else ()
         if self.lease is None:  # else an operator renders once more while it works
+            if parent is not self:
+                self._rendered_within = (*self._rendered_within, (parent, tuple(template_fields)))
             refuse_filters_of_lease({field: getattr(parent, field, None) for field in template_fields})
             context["lease"] = LeaseInTemplate()  # type: ignore[typeddict-unknown-key]
         render = super()._do_render_template_fields  # type: ignore[misc]
-        names = [field for field in template_fields if field in own_template_fields(self.own_names)]
+        names = [field for field in template_fields if field in own]
         with _instead(self, template_ext=()):  # what ends like a file's name isn't to be read
             render(parent, names, context, *args, **kw)
         render(parent, [field for field in template_fields if field not in names], context, *args, **kw)
