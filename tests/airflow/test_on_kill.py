@@ -46,7 +46,7 @@ class RemoteJob(BaseOperator):
 
 @pytest.fixture
 def ended_work(monkeypatch: pytest.MonkeyPatch, admitting: World) -> None:
-    monkeypatch.setattr(ExclusiveMixin, "_end_work", lambda *_: admitting.calls("processes ended"))
+    monkeypatch.setattr(ExclusiveMixin, "_ExclusiveMixin__end_work", lambda *_: admitting.calls("processes ended"))
 
 
 @pytest.fixture(autouse=True)

@@ -272,7 +272,7 @@ def test_what_an_upstream_task_will_give_is_not_judged_when_the_dag_is_parsed(da
 def test_durations_may_be_timedeltas(dag: DAG, make: Make) -> None:
     minute = timedelta(minutes=1)
     task = make(lock_ttl=minute, max_run_time=minute, hold_at_least=minute, on_busy="wait", wait_timeout=minute)
-    settings = task.lease_settings
+    settings = task.exclusive_lease_settings
     assert (settings.ttl, settings.max_run_time, settings.hold_at_least, task.wait_timeout) == (60, 60, 60, 60)
 
 
@@ -281,7 +281,7 @@ def test_default_args_apply(make: Make) -> None:
     arguments = {"lock_ttl": 77, "on_busy": "wait", "job_name": "from default_args", "retries": 5}
     with DAG("any", schedule=None, default_args=arguments):
         task = make(on_done="fail")
-    assert task.lease_settings.ttl == 77
+    assert task.exclusive_lease_settings.ttl == 77
     assert (task.on_busy, task.on_done, task.job_name, task.retries) == ("wait", "fail", "from default_args", 5)
 
 
@@ -289,7 +289,7 @@ def test_default_args_apply(make: Make) -> None:
 def test_what_a_task_says_itself_beats_default_args(make: Make) -> None:
     with DAG("any", schedule=None, default_args={"lock_ttl": 77, "on_busy": "wait"}):
         task = make(lock_ttl=5, on_busy="fail")
-    assert (task.lease_settings.ttl, task.on_busy) == (5, "fail")
+    assert (task.exclusive_lease_settings.ttl, task.on_busy) == (5, "fail")
 
 
 @pytest.mark.parametrize("make", [bash, decorated])
@@ -483,7 +483,65 @@ def test_left_out_ours_has_its_default_and_the_operators_its_own() -> None:
     with DAG("any", schedule=None):
         task: Any = exclusive(Named)(task_id="work", job_name="remote")
     assert (task.job_name, task.redis_conn_id) == ("remote", "redis_default")
-    assert (task.own("job_name"), task.own("redis_conn_id")) == (None, None)
+    assert (task.exclusive_setting("job_name"), task.exclusive_setting("redis_conn_id")) == (None, None)
+
+
+class CalledAlike(BaseOperator):
+    """With names of its own for what we have as well."""
+
+    template_fields = ("text",)
+    wait_interval = property(lambda _: "every day")
+
+    def __init__(self, *, text: str, lease: str, own: str, lease_settings: int, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.text, self.lease, self.own, self.lease_settings = text, lease, own, lease_settings
+        self._cancelled = self._began = self._lost = "theirs"
+
+    def _tell(self) -> str:
+        return f"{self.text}, {self.lease}, {self.own} {self.lease_settings} {self.wait_interval}"
+
+    def execute(self, context: Any) -> tuple[str, set[str]]:
+        return self._tell(), {self._cancelled, self._began, self._lost}
+
+
+def test_names_that_the_operator_has_for_itself_stay_its_own(admitting: World) -> None:
+    with DAG("any", schedule=None):
+        task: Any = exclusive(CalledAlike)(
+            task_id="work",
+            text="token {{ lease.token }}",
+            lease="two years",
+            own="mine",
+            lease_settings=7,
+            exclusive_wait_interval=60,
+            do_xcom_push=False,
+        )
+    task.render_template_fields({}, jinja_env=SandboxedEnvironment())
+    assert task.execute(context_of(task)) == ("token 1, two years, mine 7 every day", {"theirs"})
+    assert (task.lease, task.exclusive_setting("wait_interval")) == ("two years", 60)
+
+
+def test_an_attribute_that_no_class_or_argument_announces_is_not_replaced() -> None:
+    class Keeps(BaseOperator):
+        def __init__(self, *, conn_id: str, **kwargs: Any) -> None:
+            super().__init__(**kwargs)
+            self.redis_conn_id = conn_id
+
+    with (
+        DAG("any", schedule=None),
+        pytest.raises(InvalidSetting, match=r"^redis_conn_id=None: would replace .*exclusive_redis_conn_id"),
+    ):
+        exclusive(Keeps)(task_id="work", conn_id="app")
+
+
+def test_the_lease_is_an_attribute_of_the_task_while_it_runs(admitting: World) -> None:
+    class Tells(BaseOperator):
+        def execute(self, context: Any) -> Any:
+            return self.lease is context["lease"]  # type: ignore[attr-defined]
+
+    with DAG("any", schedule=None):
+        task: Any = exclusive(Tells)(task_id="work", do_xcom_push=False)
+    assert task.execute(context_of(task))
+    assert not hasattr(task, "lease")
 
 
 def test_what_is_wrong_with_such_an_argument_is_told_under_its_name() -> None:
@@ -508,7 +566,7 @@ def test_a_class_that_passes_on_one_of_our_arguments_takes_no_name_from_us() -> 
 
     with DAG("any", schedule=None):
         task: Any = Mine(task_id="work", bash_command="true")
-    assert (task.lease_settings.ttl, task.own_names) == (45, {})
+    assert (task.exclusive_lease_settings.ttl, task.exclusive_names) == (45, {})
 
 
 def test_a_class_of_ones_own_gets_them_by_the_same_names() -> None:
@@ -518,7 +576,7 @@ def test_a_class_of_ones_own_gets_them_by_the_same_names() -> None:
 
     with DAG("any", schedule=None):
         task: Any = Mine(task_id="work", job_name="remote")
-    assert (task.job_name, task.own("job_name")) == ("remote", "ours")
+    assert (task.job_name, task.exclusive_setting("job_name")) == ("remote", "ours")
 
 
 class Works(BaseOperator):

@@ -60,7 +60,9 @@ def findings_of(dags: Iterable[Any], *, executor: str | None = None, triggerer: 
     guarded = [run for run in runs if isinstance(run.task, ExclusiveMixin)]
     for task in (run.task for run in guarded):
         found.extend(_of_leaving(task))
-        wait_mode = waiting.suitable(executor) if task.wait_mode_left_out else task.own("wait_mode")
+        wait_mode = (
+            waiting.suitable(executor) if task.exclusive_wait_mode_left_out else task.exclusive_setting("wait_mode")
+        )
         found.extend(_of_lengths(task, wait_mode, sequential))
         if sequential:
             found.extend(_of_waiting(task, wait_mode, triggerer))
@@ -94,7 +96,7 @@ def _always_defers(execute: Any) -> bool:
 
 
 def _of_lengths(task: Any, wait_mode: str, sequential: bool) -> Iterator[Finding]:
-    settings = task.lease_settings
+    settings = task.exclusive_lease_settings
     if task.execution_timeout is None:
         return
     longest = task.execution_timeout.total_seconds()
@@ -114,8 +116,10 @@ def _of_lengths(task: Any, wait_mode: str, sequential: bool) -> Iterator[Finding
         )
     # Airflow 2 counts the time in which a task was deferred as well; the SequentialExecutor is of Airflow 2.
     counted = ("worker",) if AIRFLOW_V_3_0_PLUS and not sequential else ("worker", "defer")
-    patience = float("inf") if task.own("wait_timeout") is None else task.own("wait_timeout")
-    if task.own("on_busy") == "wait" and wait_mode in counted and patience > longest:
+    patience = (
+        float("inf") if task.exclusive_setting("wait_timeout") is None else task.exclusive_setting("wait_timeout")
+    )
+    if task.exclusive_setting("on_busy") == "wait" and wait_mode in counted and patience > longest:
         yield _warning(
             task,
             f"it may wait for longer than its execution_timeout of {longest:g} s, which counts while it waits",
@@ -129,7 +133,7 @@ def _of_waiting(task: Any, wait_mode: str, triggerer: bool) -> Iterator[Finding]
             task, "it waits in the worker, and the SequentialExecutor's scheduler with it", "leave wait_mode out"
         )
     elif wait_mode == "defer" and not triggerer:
-        cure = "turn [operators] default_deferrable off" if task.wait_mode_left_out else "leave wait_mode out"
+        cure = "turn [operators] default_deferrable off" if task.exclusive_wait_mode_left_out else "leave wait_mode out"
         yield _without_triggerer(task, cure)
     if getattr(task, "mode", None) == "poke":  # the only mode that a guarded sensor may have
         yield _warning(

@@ -84,26 +84,27 @@ class ExclusiveMixin:
 
     Durations are seconds or a timedelta. Raises `InvalidSetting` when the DAG is parsed.
 
-    While the task runs, its lease is `context["lease"]`, `self.lease` and `current_lease()`; child processes have it
+    While the task runs, its lease is `context["lease"]`, `current_lease()` and `self.lease` (unless the operator has an
+    attribute of that name itself); child processes have it
     in `EXCLUSIVE_TOKEN` and the like; templates may use `{{ lease.token }}`. What was decided is in XCom `exclusive`.
     """
 
     inherits_from_empty_operator = False
     """Of an empty operator Airflow's scheduler says itself that it is done."""
-    own_names: ClassVar[Mapping[str, str]] = {}
+    exclusive_names: ClassVar[Mapping[str, str]] = {}
     """What those of our arguments, and attributes, are called whose name the operator has taken."""
-    lease: Lease | None = None
+    __lease: Lease | None = None
     wait_mode: WaitMode = "worker"
-    wait_mode_left_out = True  # for the checks of DAGs, which also ask about other deployments
-    _executing = False
-    _working = False
+    exclusive_wait_mode_left_out = True  # for the checks of DAGs, which also ask about other deployments
+    __executing = False
+    __working = False
     """Whether there is work of the operator's own that its `on_kill` may cancel."""
-    _stopping = False
-    _cancelled = False
-    _lost = ""
+    __stopping = False
+    __cancelled = False
+    __lost = ""
     """Why the lease was lost, when the task was stopped for that."""
-    _began = _FOREVER
-    _rendered_within: tuple[tuple[Any, tuple[str, ...]], ...] = ()
+    __began = _FOREVER
+    __rendered_within: tuple[tuple[Any, tuple[str, ...]], ...] = ()
     """Objects in the templated fields, and their own fields of that kind."""
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
@@ -114,14 +115,14 @@ class ExclusiveMixin:
         _refuse_work_before(cls.__mro__[:own])
         if deps := reschedule_deps():
             cls.deps = cls.deps | deps  # type: ignore[attr-defined]
-        cls.own_names = taken(_OWN, cls.__mro__[own + 1 :])
+        cls.exclusive_names = taken(_OWN, cls.__mro__[own + 1 :])
         if cls.__init__ is ExclusiveMixin.__init__:
 
             @wraps(ExclusiveMixin.__init__)
             def own_init(self: Any, **kwargs: Any) -> None:
                 ExclusiveMixin.__init__(self, **kwargs)
 
-            own_init.__signature__ = own_parameters(own_init, cls.own_names)  # type: ignore[attr-defined]
+            own_init.__signature__ = own_parameters(own_init, cls.exclusive_names)  # type: ignore[attr-defined]
             cls.__init__ = own_init  # type: ignore[method-assign]
 
     @under_own_names
@@ -152,7 +153,7 @@ class ExclusiveMixin:
         check_choice("on_done", on_done, OnDone)
         if wait_timeout is not None and on_busy != "wait":
             raise InvalidSetting("wait_timeout", wait_timeout, "only counts with on_busy='wait': add that or remove it")
-        self._keep(
+        self.__keep(
             job_name=job_name if job_name is None else checked_unless_template(check_job_name, job_name),
             run_key=run_key if run_key is None else checked_unless_template(check_run_key, run_key),
             redis_conn_id=redis_conn_id,
@@ -164,9 +165,9 @@ class ExclusiveMixin:
             wait_interval=check_seconds("wait_interval", _seconds(wait_interval), least=1.0),
         )
         # what a template makes of it may be None, too: that is no name, nor the default one
-        self._has_job_name, self._has_run_key = job_name is not None, run_key is not None
-        self.wait_mode_left_out = wait_mode is None
-        self.lease_settings = LeaseSettings(
+        self.__has_job_name, self.__has_run_key = job_name is not None, run_key is not None
+        self.exclusive_wait_mode_left_out = wait_mode is None
+        self.exclusive_lease_settings = LeaseSettings(
             ttl=_seconds(lock_ttl),
             renew=renew,
             expected_duration=_seconds(expected_duration),
@@ -177,18 +178,25 @@ class ExclusiveMixin:
         )
         _check_keeps_lease({name: getattr(self, name, None) for name in ("deferrable", "mode", "start_from_trigger")})
 
-    def own(self, name: str) -> Any:
+    def exclusive_setting(self, name: str) -> Any:
         """The value of our argument of this name, whatever it is called here."""
-        return getattr(self, self.own_names.get(name, name))
+        return getattr(self, self.exclusive_names.get(name, name))
 
-    def _keep(self, **values: Any) -> None:
+    def __keep(self, **values: Any) -> None:
         for name, value in values.items():
-            setattr(self, self.own_names.get(name, name), value)
+            if self.exclusive_names.get(name, name) in vars(self):
+                raise InvalidSetting(
+                    name,
+                    value,
+                    f"would replace an attribute {name} that the operator keeps itself: give its class an argument"
+                    f" of this name, and ours is called exclusive_{name}",
+                )
+            setattr(self, self.exclusive_names.get(name, name), value)
 
     @classmethod
     def partial(cls, **kwargs: Any) -> Any:
         """The tasks are only made when they run: what is known of their settings now is checked now."""
-        check = with_own_names(check_own, cls.own_names)
+        check = with_own_names(check_own, cls.exclusive_names)
         check(kwargs)
         of_class = {"start_from_trigger": cls.start_from_trigger}  # type: ignore[attr-defined]
         _check_keeps_lease(of_class | {name: value for name, value in kwargs.items() if is_known(value)})
@@ -199,53 +207,56 @@ class ExclusiveMixin:
 
     def execute(self, context: Context, event: dict[str, Any] | None = None, **for_airflow: Any) -> Any:
         """Also where a trigger's `event` comes back to. `for_airflow`: Airflow 2's sign that it calls this itself."""
-        self._executing, self._working, self._cancelled, self._lost = True, False, False, ""
+        self.__executing, self.__working, self.__cancelled, self.__lost = True, False, False, ""
         try:
-            return self._execute_if_admitted(context, event, for_airflow)
+            return self.__execute_if_admitted(context, event, for_airflow)
         except TaskStopped as stopped:
-            if self._lost:
+            if self.__lost:
                 raise LeaseLost(str(stopped)) from stopped
             raise
         finally:
-            self._executing = False
+            self.__executing = False
 
-    def _execute_if_admitted(self, context: Context, event: dict[str, Any] | None, for_airflow: dict[str, Any]) -> Any:
+    def __execute_if_admitted(self, context: Context, event: dict[str, Any] | None, for_airflow: dict[str, Any]) -> Any:
         from airflow_exclusive.airflow.connections import open_guard
         from airflow_exclusive.airflow.listener import confirm_later, confirm_skip
         from airflow_exclusive.core.admission import Admitted, Busy
 
-        job_name = check_job_name(self.own("job_name") if self._has_job_name else default_job_name(context))
-        run_key = check_run_key(self.own("run_key") if self._has_run_key else default_run_key(context))
+        job_name = check_job_name(
+            self.exclusive_setting("job_name") if self.__has_job_name else default_job_name(context)
+        )
+        run_key = check_run_key(self.exclusive_setting("run_key") if self.__has_run_key else default_run_key(context))
         for field, value in (("job_name", job_name), ("run_key", run_key)):
             refuse_lease_in(field, value)
         source = source_of(context)
-        guard = open_guard(self.own("redis_conn_id"), self.own("postgres_conn_id"))
+        guard = open_guard(self.exclusive_setting("redis_conn_id"), self.exclusive_setting("postgres_conn_id"))
         answer: Admitted | Busy | AlreadyDone | None = None
         try:
-            patience = _FOREVER if self.own("wait_timeout") is None else self.own("wait_timeout")
-            wait = patience if self.own("on_busy") == "wait" else 0.0
-            waiter = Waiter.back(self.own("wait_mode"), context, event, guard.statuses.clock)
+            timeout = self.exclusive_setting("wait_timeout")
+            patience = _FOREVER if timeout is None else timeout
+            wait = patience if self.exclusive_setting("on_busy") == "wait" else 0.0
+            waiter = Waiter.back(self.exclusive_setting("wait_mode"), context, event, guard.statuses.clock)
             answer = guard.admit(
                 job_name,
                 run_key=run_key,
                 wait=wait,
                 source=source,
-                settings=self.lease_settings,
+                settings=self.exclusive_lease_settings,
                 elsewhere=waiter.elsewhere,
             )
             if isinstance(answer, Admitted):
-                result = self._run_with(answer, context, for_airflow)
+                result = self.__run_with(answer, context, for_airflow)
             elif isinstance(answer, Busy) and answer.wait_left:
-                self.log.info("%s; waiting (%s)", answer, self.own("wait_mode"))  # type: ignore[attr-defined]
+                self.log.info("%s; waiting (%s)", answer, self.exclusive_setting("wait_mode"))  # type: ignore[attr-defined]
                 waiter.leave(
                     answer,
-                    interval=self.own("wait_interval"),
+                    interval=self.exclusive_setting("wait_interval"),
                     asked=trigger_arguments(self, job_name, run_key, source, wait),
                 )
             else:
-                self._tell(context, answer)
+                self.__tell(context, answer)
                 refuse_shared_key(answer, source)
-                result = self._turn_away(answer, context)
+                result = self.__turn_away(answer, context)
         except BaseException as error:
             its_own = isinstance(answer, Admitted) or getattr(answer, "by_own_attempt", False)
             if its_own and isinstance(error, (AirflowSkipException, *SKIPS_WHAT_FOLLOWS)):
@@ -265,9 +276,9 @@ class ExclusiveMixin:
     @property
     def reschedule(self) -> bool:
         """For the scheduler: the task may ask to be started again later. Not any more while it has the lease."""
-        if self.lease is not None:
+        if self.__lease is not None:
             return False
-        return self.own("wait_mode") == "reschedule" or getattr(super(), "reschedule", False)
+        return self.exclusive_setting("wait_mode") == "reschedule" or getattr(super(), "reschedule", False)
 
     @classmethod
     def get_serialized_fields(cls) -> Any:
@@ -281,51 +292,53 @@ class ExclusiveMixin:
         Airflow for anything, or log: the interrupted code may be in the middle of it, and have what that waits for.
         """
         # What a task has begun itself and has not ended: else what is under that name may be another attempt's.
-        cancel: Callable[[], None] | None = None if self._cancelled or not self._working else super().on_kill  # type: ignore[misc]
-        if not self._executing:
+        cancel: Callable[[], None] | None = None if self.__cancelled or not self.__working else super().on_kill  # type: ignore[misc]
+        if not self.__executing:
             if cancel is not None:
                 cancel()
             return
-        if self._stopping:  # whoever ends a container tells the task as well as its supervisor, which tells it again
+        if self.__stopping:  # whoever ends a container tells the task as well as its supervisor, which tells it again
             return
-        self._stopping = True
-        lease = self.lease
+        self.__stopping = True
+        lease = self.__lease
         try:
             failed = done_beside(cancel, within=_ON_KILL_WITHIN) if cancel is not None else None
             if lease is not None:
-                self._end_work(lease)
+                self.__end_work(lease)
         finally:
-            self._stopping = False
+            self.__stopping = False
         if lease is not None and not lease.finished:
-            self._lost = lease.lost
-        raise TaskStopped(f"stopped: {self._lost}" if self._lost else "stopped by SIGTERM") from failed
+            self.__lost = lease.lost
+        raise TaskStopped(f"stopped: {self.__lost}" if self.__lost else "stopped by SIGTERM") from failed
 
-    def _cancel(self, lease: Lease) -> None:
+    def __cancel(self, lease: Lease) -> None:
         """End this attempt's work by the operator's own means, e.g. a remote job, and then what it started here."""
         try:
             super().on_kill()  # type: ignore[misc]
-            self._cancelled = True
+            self.__cancelled = True
         except Exception:  # the timeout is the error to report; Airflow tries once more
             self.log.exception("on_kill failed, what it was to cancel may go on")  # type: ignore[attr-defined]
         finally:
-            self._end_work(lease)
+            self.__end_work(lease)
 
-    def _end_work(self, lease: Lease) -> None:
+    def __end_work(self, lease: Lease) -> None:
         """End what this attempt started: nothing of it may go on beside the next one."""
         from airflow_exclusive.keeper.started import end_started
 
         if not lease.forked:  # a fork that fails, or is told to end, has no say in what its parent goes on with
-            end_started(lease.owner, page=lease.page, since=self._began, within=_CHILDREN_END_WITHIN)
+            end_started(lease.owner, page=lease.page, since=self.__began, within=_CHILDREN_END_WITHIN)
 
-    def _run_with(self, admitted: Admitted, context: Context, for_airflow: dict[str, Any]) -> Any:
+    def __run_with(self, admitted: Admitted, context: Context, for_airflow: dict[str, Any]) -> Any:
         from airflow_exclusive.keeper.started import began
 
-        self.lease = lease = admitted.lease
-        self._began = began()
+        self.__lease = lease = admitted.lease
+        if shown := not hasattr(self, "lease"):
+            self.lease = lease
+        self.__began = began()
         try:
-            with lease, output_outlives_supervisor(), handed(lease, self, context, self._rendered_within):
-                self._tell(context, admitted)
-                self._working = True
+            with lease, output_outlives_supervisor(), handed(lease, self, context, self.__rendered_within):
+                self.__tell(context, admitted)
+                self.__working = True
                 try:
                     result = super().execute(context, **for_airflow)  # type: ignore[misc]
                 except AirflowSkipException as skipped:
@@ -353,29 +366,31 @@ class ExclusiveMixin:
                 except AirflowTaskTimeout:
                     # Airflow calls `on_kill` only after this: too late, for the next attempt may begin as soon as the
                     # lease is given back.
-                    self._cancel(lease)
+                    self.__cancel(lease)
                     raise
                 except BaseException:
-                    self._end_work(lease)
+                    self.__end_work(lease)
                     raise
                 if not lease.finished:
                     lease.finish(result=left_behind(self, context, result))
-                self._working = False
+                self.__working = False
                 return result
         finally:
-            self.lease = None
+            self.__lease = None
+            if shown:
+                del self.lease
 
-    def _tell(self, context: Context, answer: Admitted | Busy | AlreadyDone) -> None:
+    def __tell(self, context: Context, answer: Admitted | Busy | AlreadyDone) -> None:
         self.log.info("%s", answer)  # type: ignore[attr-defined]
         if getattr(self, "do_xcom_push", True):
             context["ti"].xcom_push(key=XCOM_KEY, value=as_xcom(answer))
 
-    def _turn_away(self, answer: Busy | AlreadyDone, context: Context) -> Any:
+    def __turn_away(self, answer: Busy | AlreadyDone, context: Context) -> Any:
         """End the task by its policy; where that means success, give what it returns."""
         from airflow_exclusive.core.admission import Busy
 
         if isinstance(answer, Busy):
-            if self.own("on_busy") == "skip":
+            if self.exclusive_setting("on_busy") == "skip":
                 raise AirflowSkipException(str(answer))
             raise NotAdmitted(answer)
         if answer.by_own_attempt:
@@ -384,19 +399,19 @@ class ExclusiveMixin:
             result = hand_over(answer.result, context)
             self.log.info("an earlier attempt of this task instance did it: success without running again")  # type: ignore[attr-defined]
             return result
-        if self.own("on_done") == "skip":
+        if self.exclusive_setting("on_done") == "skip":
             raise AirflowSkipException(str(answer))
-        if self.own("on_done") == "fail":
+        if self.exclusive_setting("on_done") == "fail":
             raise AirflowFailException(str(answer))
         return None
 
     def _do_render_template_fields(
         self, parent: Any, template_fields: Any, context: Context, *args: Any, **kw: Any
     ) -> None:
-        own = own_template_fields(self.own_names) if parent is self else ()
-        if self.lease is None:  # else an operator renders once more while it works
+        own = own_template_fields(self.exclusive_names) if parent is self else ()
+        if self.__lease is None:  # else an operator renders once more while it works
             if parent is not self:
-                self._rendered_within = (*self._rendered_within, (parent, tuple(template_fields)))
+                self.__rendered_within = (*self.__rendered_within, (parent, tuple(template_fields)))
             refuse_filters_of_lease({field: getattr(parent, field, None) for field in template_fields})
             context["lease"] = LeaseInTemplate()  # type: ignore[typeddict-unknown-key]
         render = super()._do_render_template_fields  # type: ignore[misc]
@@ -407,7 +422,7 @@ class ExclusiveMixin:
 
     def resolve_template_files(self) -> None:
         """Not of a job's or a tick's name: it may look like that of a file."""
-        names = own_template_fields(self.own_names)
+        names = own_template_fields(self.exclusive_names)
         fields = [field for field in self.template_fields if field not in names]  # type: ignore[attr-defined]
         with _instead(self, template_fields=fields):
             super().resolve_template_files()  # type: ignore[misc]

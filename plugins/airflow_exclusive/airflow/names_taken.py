@@ -1,4 +1,4 @@
-"""Operators that have an argument of one of our names themselves, a `redis_conn_id` or `job_name`, say.
+"""Operators that have an argument or attribute of one of our names themselves, a `redis_conn_id` or `job_name`, say.
 
 That one is the operator's own, and ours is called `exclusive_<name>`, as an argument and as an attribute.
 """
@@ -19,9 +19,10 @@ THEIRS = "arguments of the operator"
 
 
 def taken(ours: Set[str], bases: Iterable[type]) -> dict[str, str]:
-    """Those of our names that an `__init__` of the operator's classes has, and what they are called instead."""
+    """Those of our names that the operator's classes or their `__init__` have, and what they are called instead."""
     theirs: set[str] = set()
     for base in bases:
+        theirs |= vars(base).keys()
         if base is not object and "__init__" in vars(base):
             theirs |= inspect.signature(base.__init__).parameters.keys()  # type: ignore[misc]
     return {name: f"exclusive_{name}" for name in sorted(ours & theirs)}
@@ -39,7 +40,7 @@ def under_own_names(init: Init) -> Init:
 
     @wraps(init)
     def renamed(self: Any, /, **given: Any) -> None:
-        names = self.own_names
+        names = self.exclusive_names
         if names:
             given[THEIRS] = {name: given.pop(name) for name in names if name in given}
             given |= {name: given.pop(ours) for name, ours in names.items() if ours in given}

@@ -85,7 +85,7 @@ def exclusive(operator: type[AnyOperator]) -> type[AnyOperator]:
     }
     metaclass: Any = type(operator)
     guarded: Any = metaclass(f"Exclusive{operator.__name__}", bases, body)
-    guarded.template_fields = (*own_template_fields(guarded.own_names), *operator.template_fields)
+    guarded.template_fields = (*own_template_fields(guarded.exclusive_names), *operator.template_fields)
     return guarded  # type: ignore[no-any-return]
 
 

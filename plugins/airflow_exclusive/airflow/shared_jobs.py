@@ -51,7 +51,7 @@ def _tick_of(run: TaskRun) -> tuple[str, str | None, str | None] | None:
 
     None where a template may make of them something else for each task.
     """
-    name, run_key = run.task.own("job_name"), run.task.own("run_key")
+    name, run_key = run.task.exclusive_setting("job_name"), run.task.exclusive_setting("run_key")
     if name is None:
         name = name_of(run.task) + ("" if run.index is None else f"[{run.index}]")
     made_of = _names_in(name) | _names_in(run_key)

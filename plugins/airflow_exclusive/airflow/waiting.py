@@ -134,9 +134,9 @@ def trigger_arguments(task: Any, job_name: str, run_key: str, source: Source, wa
         "run_key": run_key,
         "source": asdict(source),
         "wait": None if wait == math.inf else wait,
-        "ttl": task.lease_settings.seconds,
-        "on_redis_down": task.lease_settings.on_redis_down,
-        "redis_conn_id": task.own("redis_conn_id") or config.redis_conn_id(),
-        "postgres_conn_id": task.own("postgres_conn_id") or config.postgres_conn_id(),
+        "ttl": task.exclusive_lease_settings.seconds,
+        "on_redis_down": task.exclusive_lease_settings.on_redis_down,
+        "redis_conn_id": task.exclusive_setting("redis_conn_id") or config.redis_conn_id(),
+        "postgres_conn_id": task.exclusive_setting("postgres_conn_id") or config.postgres_conn_id(),
         "schema": config.schema(),
     }
