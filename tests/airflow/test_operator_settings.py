@@ -10,9 +10,14 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from airflow.providers.common.compat.sdk import DAG, BaseOperator, BaseSensorOperator, TaskGroup
+from airflow.providers.common.compat.sdk import DAG, BaseOperator, BaseSensorOperator, TaskGroup, task
 from airflow.providers.standard.operators.empty import EmptyOperator
-from airflow.providers.standard.operators.python import PythonOperator
+from airflow.providers.standard.operators.python import (
+    BranchExternalPythonOperator,
+    ExternalPythonOperator,
+    PythonOperator,
+    PythonVirtualenvOperator,
+)
 from airflow.providers.standard.operators.trigger_dagrun import TriggerDagRunOperator
 from jinja2.sandbox import SandboxedEnvironment
 
@@ -437,6 +442,26 @@ def test_a_functions_arguments_may_come_from_an_upstream_task(dag: DAG) -> None:
     task.op_kwargs = {"day": "monday"}  # as it is once the upstream task has run
     task.take_lease("the lease")
     assert task.op_kwargs == {"day": "monday", "lease": "the lease"}
+
+
+@pytest.mark.parametrize("operator", [ExternalPythonOperator, BranchExternalPythonOperator, PythonVirtualenvOperator])
+def test_a_function_that_another_python_runs_cannot_be_given_the_lease(dag: DAG, operator: Any) -> None:
+    def wants(lease: Any) -> None: ...
+    def does_not(day: str) -> None: ...
+
+    python = {} if operator is PythonVirtualenvOperator else {"python": "python3"}
+    with pytest.raises(InvalidSetting, match=r"^python_callable=.*'lease'.*inherited_lease\(\)"):
+        exclusive(operator)(task_id="wants", python_callable=wants, **python)
+    exclusive(operator)(task_id="brings", python_callable=wants, op_kwargs={"lease": "mine"}, **python)
+    task = exclusive(operator)(task_id="does_not", python_callable=does_not, op_kwargs={"day": "x"}, **python)
+    task.take_lease("the lease")
+    assert task.op_kwargs == {"day": "x"}
+
+
+@pytest.mark.parametrize("decorator", [exclusive_task, task.exclusive])
+def test_a_decorator_that_is_given_a_name_by_position_names_the_argument(decorator: Any) -> None:
+    with pytest.raises(InvalidSetting, match=r"^@task.exclusive='backup_daily': .*job_name='backup_daily'"):
+        decorator("backup_daily")
 
 
 @pytest.mark.parametrize("name", ["nightly.sh", "there.sh"])

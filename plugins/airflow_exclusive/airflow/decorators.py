@@ -12,6 +12,7 @@ from airflow_exclusive.airflow.compat import DecoratedOperator, TaskDecorator, T
 from airflow_exclusive.airflow.early_checks import check_default_args
 from airflow_exclusive.airflow.mixin import OWN_TEMPLATE_FIELDS, ExclusiveMixin, check_own, check_partial
 from airflow_exclusive.airflow.operators import LeaseAsArgument
+from airflow_exclusive.core.errors import InvalidSetting
 
 
 class _Decorated:
@@ -55,6 +56,11 @@ def exclusive_task(
 
     Takes the arguments of `ExclusiveMixin` and of `@task`. A parameter `lease` of the function is given the lease.
     """
+
+    if python_callable is not None and not callable(python_callable):
+        raise InvalidSetting(
+            "@task.exclusive", python_callable, f"must be given its arguments by name: job_name={python_callable!r}"
+        )
 
     def decorated(function: Callable[..., Any]) -> Any:
         return _Task(

@@ -8,7 +8,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from airflow.providers.standard.operators.bash import BashOperator
-from airflow.providers.standard.operators.python import PythonOperator
+from airflow.providers.standard.operators.python import ExternalPythonOperator, PythonOperator, PythonVirtualenvOperator
 
 from airflow_exclusive.airflow.compat import BaseOperator, Context
 from airflow_exclusive.airflow.mixin import OWN_TEMPLATE_FIELDS, ExclusiveMixin, own_template_fields
@@ -37,6 +37,13 @@ class LeaseAsArgument:
         op_kwargs = {} if op_kwargs is None else op_kwargs
         known = isinstance(op_kwargs, Mapping)  # else an upstream task will give them
         self._wants_lease = _has_parameter(python_callable, "lease") and not (known and "lease" in op_kwargs)
+        if self._wants_lease and isinstance(self, (ExternalPythonOperator, PythonVirtualenvOperator)):
+            raise InvalidSetting(
+                "python_callable",
+                python_callable,
+                "can't be given its parameter 'lease' in another Python: leave it out, and let the function call"
+                " inherited_lease(), or read EXCLUSIVE_TOKEN in os.environ",
+            )
         if self._wants_lease and known:
             op_kwargs = {**op_kwargs, "lease": None}  # Airflow checks the arguments long before there is one
         super().__init__(python_callable=python_callable, op_kwargs=op_kwargs, **kwargs)  # type: ignore[call-arg]
