@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import textwrap
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,7 @@ NAMES = sorted(str(path.relative_to(DAGS)) for path in DAGS.rglob("*.py"))
 MODULES = sorted(
     ".".join(path.relative_to(PROJECT).with_suffix("").parts) for path in (PROJECT / "include").rglob("*.py")
 )
+PAGES = [page for page in [PROJECT / "README.md", *(PROJECT / "docs").glob("*.md")] if "```python" in page.read_text()]
 
 BAG = """
 import json, sys
@@ -78,6 +81,14 @@ def test_all_are_imported_without_an_error(bag: Any) -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_each_file_has_a_dag(bag: Any, name: str) -> None:
     assert str(DAGS / name) in {dag["file"] for dag in bag["dags"].values()}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_examples_in_the_documentation_are_python_and_their_dags_are_made(page: Path) -> None:
+    for block in re.findall(r"^ *```python\n(.*?)^ *```$", page.read_text(), re.DOTALL | re.MULTILINE):
+        example = compile(textwrap.dedent(block), page, "exec", dont_inherit=True)
+        if "airflow." in block:
+            exec(example, {})
 
 
 def test_each_dag_has_tags_and_a_page_that_begins_with_a_headline(bag: Any) -> None:
