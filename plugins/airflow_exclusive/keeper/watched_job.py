@@ -62,7 +62,7 @@ class WatchedJob:
         self._send(signal.SIGSTOP)
         found: set[psutil.Process] = set()
         with suppress(Exception):  # without /proc psutil fails as it likes
-            while new := set(self._children()) - found:
+            while new := {process for process in self._children() if process.pid != os.getpid()} - found:
                 _kill(new)  # at once: who begins one after the other would never be through
                 found |= new
         self._send(signal.SIGKILL)
