@@ -235,3 +235,31 @@ def test_a_fork_that_fails_ends_nothing_of_its_parents(admitting: World) -> None
         finally:
             os._exit(status)
     assert os.waitpid(parent, 0)[1] == 0
+
+
+class EndingItsWorker(BaseOperator):
+    """As a pool that is left does: its worker has the task's handler of SIGTERM."""
+
+    cancelled = False
+
+    def execute(self, context: Any) -> None:
+        if (worker := os.fork()) == 0:
+            status = 2
+            try:
+                self.on_kill()
+            except TaskStopped:
+                status = int(self.cancelled)
+            finally:
+                os._exit(status)
+        self.status = os.waitpid(worker, 0)[1]
+
+    def on_kill(self) -> None:
+        self.cancelled = True
+
+
+@pytest.mark.usefixtures("admitting")
+def test_a_worker_of_the_task_that_is_ended_cancels_nothing() -> None:
+    with DAG("any", schedule=None):
+        task: Any = exclusive(EndingItsWorker)(task_id="work", do_xcom_push=False)
+    task.execute(context_of(task))
+    assert task.status == 0

@@ -144,7 +144,7 @@ def _with_port(host: str, port: int | None) -> str:
     """
     if not host.startswith(("/", "[")) and host.count(":") > 1:  # IPv6
         host = f"[{host}]"
-    host = quote(host, safe="" if host.startswith("/") else ":[]")
+    host = quote(host, safe="" if host.startswith("/") else ":[]@")
     has_port = ":" in host.rpartition("]")[2]
     return host if has_port or not port else f"{host}:{port}"
 

@@ -292,7 +292,11 @@ class ExclusiveMixin:
         Airflow for anything, or log: the interrupted code may be in the middle of it, and have what that waits for.
         """
         # What a task has begun itself and has not ended: else what is under that name may be another attempt's.
-        cancel: Callable[[], None] | None = None if self.__cancelled or not self.__working else super().on_kill  # type: ignore[misc]
+        # Nor has a fork any say in it: a pool ends its workers by SIGTERM.
+        lease = self.__lease
+        forked = lease is not None and lease.forked
+        keeps_on = self.__cancelled or not self.__working or forked
+        cancel: Callable[[], None] | None = None if keeps_on else super().on_kill  # type: ignore[misc]
         if not self.__executing:
             if cancel is not None:
                 cancel()
@@ -300,7 +304,6 @@ class ExclusiveMixin:
         if self.__stopping:  # whoever ends a container tells the task as well as its supervisor, which tells it again
             return
         self.__stopping = True
-        lease = self.__lease
         try:
             failed = done_beside(cancel, within=_ON_KILL_WITHIN) if cancel is not None else None
             if lease is not None:
