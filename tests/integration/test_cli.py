@@ -508,24 +508,25 @@ def test_a_signal_between_claim_and_command_ends_what_has_begun(
 
     def told_when_claimed(*args: Any) -> Any:
         answer = claim(*args)
-        signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(signal.SIGTERM)
         return answer
 
     def told_when_admitted(*args: Any, **options: Any) -> Any:
         answer = admit(*args, **options)
-        signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(signal.SIGTERM)
         return answer
 
     if moment == "before":
         monkeypatch.setattr(cli.guard.statuses, "claim", told_when_claimed)
     else:
         monkeypatch.setattr(cli.guard, "admit", told_when_admitted)
-    command = [sys.executable, "-c", "import signal; signal.signal(signal.SIGINT, signal.SIG_DFL); signal.pause()"]
+    handler = signal.getsignal(signal.SIGTERM)
+    command = ["sleep", "300"]
     status = run_guarded(cli.guard, JOB, command, run_key=TICK, wait=0, rerun=False, settings=LeaseSettings())
-    assert status == 128 + signal.SIGINT
+    assert status == 128 + signal.SIGTERM
     assert "running" not in cli.outcomes()
     assert cli.locks() == []
-    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    assert signal.getsignal(signal.SIGTERM) is handler
 
 
 def test_a_command_that_handles_its_signal_decides_on_the_status(cli: Cli) -> None:
