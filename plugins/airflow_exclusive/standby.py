@@ -44,7 +44,7 @@ async def shared(kind: type[AnyStore], *address: str) -> AsyncIterator[AnyStore]
         mine.users -= 1
         if not mine.users:
             del stores[key]
-            await mine.store.close()
+            await asyncio.shield(mine.store.close())  # who is cancelled meanwhile doesn't wait, but it is closed
 
 
 @asynccontextmanager
