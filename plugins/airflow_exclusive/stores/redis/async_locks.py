@@ -36,14 +36,10 @@ class AsyncRedisLocks:
 
     async def close(self) -> None:
         """What can't be closed in time is left: nobody's answer is lost for that."""
-        if "_client" not in self.__dict__:
-            return
-        async with self._one_by_one:  # until what is being asked has been answered
-            await self._close_client()
-
-    async def _close_client(self) -> None:
         from redis.exceptions import RedisError
 
+        if "_client" not in self.__dict__:
+            return
         closings = [client.aclose for client in clients(self._client)]
         if (nodes := getattr(self._client, "nodes_manager", None)) is not None:
             # A cluster's client that has lost a node takes itself for closed, and leaves the other nodes' connections.
@@ -59,12 +55,6 @@ class AsyncRedisLocks:
         return self._address.connect_async(timeout=self._timeout, tries_again=1)
 
     async def _eval(self, script: str, keys: list[str], args: list[Any]) -> Any:
-        # Cancelled in the middle of a command, redis-py may leave its connection open. So it goes on, and nobody waits.
-        asked = asyncio.ensure_future(self._answered(script, keys, args))
-        asked.add_done_callback(lambda done: done.cancelled() or done.exception())
-        return await asyncio.shield(asked)
-
-    async def _answered(self, script: str, keys: list[str], args: list[Any]) -> Any:
         from redis.exceptions import ReadOnlyError
 
         async with self._one_by_one:
