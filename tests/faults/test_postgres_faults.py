@@ -162,7 +162,7 @@ TABLE = {
     "migrations_applied": "schema_migration",
 }
 OF_INIT = {"migration_history", "migrations_applied", "migration_applied"}
-OF_NO_TABLE = {"begin", "doctor", "doctor_backend", "doctor_privileges", "now"}
+OF_NO_TABLE = {"begin", "doctor", "doctor_backend", "doctor_functions", "doctor_privileges", "now"}
 """They wait for nobody."""
 
 
