@@ -15,7 +15,7 @@ from airflow.providers.common.compat.sdk import DAG, BaseOperator
 from airflow_exclusive import exclusive
 from airflow_exclusive.airflow import connections
 from airflow_exclusive.airflow.compat import AirflowTaskTimeout, TaskStopped
-from airflow_exclusive.airflow.mixin import ExclusiveMixin
+from airflow_exclusive.airflow.work import Work
 from airflow_exclusive.keeper.page import Entry, Page
 from tests.airflow.context import context_of
 from tests.support.fakes import World, busy, world
@@ -46,7 +46,7 @@ class RemoteJob(BaseOperator):
 
 @pytest.fixture
 def ended_work(monkeypatch: pytest.MonkeyPatch, admitting: World) -> None:
-    monkeypatch.setattr(ExclusiveMixin, "_ExclusiveMixin__end_work", lambda *_: admitting.calls("processes ended"))
+    monkeypatch.setattr(Work, "_end_started", lambda *_: admitting.calls("processes ended"))
 
 
 @pytest.fixture(autouse=True)

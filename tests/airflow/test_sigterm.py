@@ -13,7 +13,6 @@ from airflow.providers.common.compat.sdk import DAG
 from airflow.providers.standard.operators.bash import BashOperator
 
 from airflow_exclusive import ExclusivePythonOperator, exclusive
-from airflow_exclusive.airflow import mixin
 from airflow_exclusive.airflow.compat import TaskStopped
 from airflow_exclusive.core.errors import InvalidSetting, LeaseLost
 from deploy.embedded.release import AIRFLOW_2
@@ -151,7 +150,7 @@ class ToldTwice(TellingBash):
 def test_a_task_that_is_told_to_stop_while_it_logs_ends(
     admitting: World, execute: Callable[[Any], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(mixin, "_ON_KILL_WITHIN", 0.1)
+    monkeypatch.setattr("airflow_exclusive.airflow.work._ON_KILL_WITHIN", 0.1)
     with DAG("any", schedule=None):
         task = exclusive(TellingBash)(task_id="work", bash_command="true", do_xcom_push=False)
     with pytest.raises(TaskStopped, match="stopped by SIGTERM"):

@@ -20,9 +20,10 @@ from airflow.providers.standard.operators.trigger_dagrun import TriggerDagRunOpe
 
 from airflow_exclusive.airflow import config, waiting
 from airflow_exclusive.airflow.compat import AIRFLOW_V_3_0_PLUS
-from airflow_exclusive.airflow.mixin import INSTEAD_OF_DEFERRING, INSTEAD_OF_TRIGGERING, ExclusiveMixin
+from airflow_exclusive.airflow.mixin import ExclusiveMixin
 from airflow_exclusive.airflow.shared_jobs import shared_jobs
 from airflow_exclusive.airflow.task_runs import SENSORS, CannotBeMade, TaskRun, name_of, runs_of
+from airflow_exclusive.airflow.work import INSTEAD_OF_DEFERRING, INSTEAD_OF_TRIGGERING
 from airflow_exclusive.core.errors import InvalidSetting
 from airflow_exclusive.core.findings import Finding
 from airflow_exclusive.core.timing import TrustWindow

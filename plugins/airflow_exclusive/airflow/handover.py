@@ -22,13 +22,15 @@ class TakesLease(Protocol):
 
 @contextmanager
 def handed(lease: Lease, task: Any, context: Context, within: Iterable[tuple[Any, Iterable[str]]]) -> Iterator[None]:
-    """In the context, and in the task's templated fields and arguments.
+    """In the context, as `task.lease`, and in the task's templated fields and arguments.
 
     within: objects in those fields, and which fields of theirs Airflow has rendered. Other tasks of the process may
     share them, so they don't keep the lease.
     """
     context["lease"] = lease  # type: ignore[typeddict-unknown-key]
     before = [(each, name, getattr(each, name, None)) for each, names in within for name in names]
+    if shown := not hasattr(task, "lease"):
+        task.lease = lease
     try:
         for each, name, value in [(task, name, getattr(task, name, None)) for name in task.template_fields] + before:
             setattr(each, name, filled_in(value, lease))
@@ -37,5 +39,7 @@ def handed(lease: Lease, task: Any, context: Context, within: Iterable[tuple[Any
             task.take_lease(lease)
         yield
     finally:
+        if shown:
+            del task.lease
         for each, name, value in before:
             setattr(each, name, value)

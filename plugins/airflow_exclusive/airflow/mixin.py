@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import timedelta
 from functools import wraps
@@ -11,18 +11,13 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow_exclusive.airflow.answers import as_xcom, refuse_shared_key
 from airflow_exclusive.airflow.asker import default_job_name, default_run_key, source_of
-from airflow_exclusive.airflow.beside import done_beside
 from airflow_exclusive.airflow.compat import (
     AIRFLOW_V_3_0_PLUS,
-    ASKS_A_PERSON,
     SKIPS_WHAT_FOLLOWS,
-    TRIGGERS_ANOTHER_RUN,
     AirflowFailException,
     AirflowSkipException,
-    AirflowTaskTimeout,
     Context,
     OperatorPartial,
-    TaskDeferred,
     TaskStopped,
     reschedule_deps,
 )
@@ -31,9 +26,10 @@ from airflow_exclusive.airflow.handover import handed
 from airflow_exclusive.airflow.late_fields import LeaseInTemplate, refuse_filters_of_lease, refuse_lease_in
 from airflow_exclusive.airflow.names_taken import THEIRS, own_parameters, taken, under_own_names, with_own_names
 from airflow_exclusive.airflow.orphan import output_outlives_supervisor
-from airflow_exclusive.airflow.results import ResultMissing, hand_over, left_behind, skips_left_behind
+from airflow_exclusive.airflow.results import ResultMissing, hand_over
 from airflow_exclusive.airflow.waiting import DEFAULT_INTERVAL, Waiter, WaitMode, chosen, trigger_arguments
-from airflow_exclusive.core.errors import ExclusiveError, InvalidSetting, LeaseLost, NotAdmitted
+from airflow_exclusive.airflow.work import SKIPPED, Work
+from airflow_exclusive.core.errors import InvalidSetting, LeaseLost, NotAdmitted
 from airflow_exclusive.core.names import check_job_name, check_run_key
 from airflow_exclusive.core.settings import (
     LeaseSettings,
@@ -47,18 +43,10 @@ from airflow_exclusive.core.settings import (
 
 if TYPE_CHECKING:
     from airflow_exclusive.core.admission import Admitted, AlreadyDone, Busy
-    from airflow_exclusive.core.lease import Lease
 
 OWN_TEMPLATE_FIELDS = ("job_name", "run_key")
 XCOM_KEY = "exclusive"
-INSTEAD_OF_DEFERRING = "let it wait unguarded, and guard the task that follows it"
-INSTEAD_OF_TRIGGERING = "give that run a trigger_run_id made of the tick instead"
 _FOREVER = float("inf")
-_SKIPPED = "skipped itself: "
-"""What the ledger says beside the success of a job that decided to skip."""
-_CHILDREN_END_WITHIN = 3.0
-_ON_KILL_WITHIN = 10.0
-"""Seconds for which the operator's own `on_kill` is waited for, when the interrupted code may stand in its way."""
 
 Seconds = float | timedelta | None
 
@@ -93,17 +81,10 @@ class ExclusiveMixin:
     """Of an empty operator Airflow's scheduler says itself that it is done."""
     exclusive_names: ClassVar[Mapping[str, str]] = {}
     """What those of our arguments, and attributes, are called whose name the operator has taken."""
-    __lease: Lease | None = None
     wait_mode: WaitMode = "worker"
     exclusive_wait_mode_left_out = True  # for the checks of DAGs, which also ask about other deployments
-    __executing = False
-    __working = False
-    """Whether there is work of the operator's own that its `on_kill` may cancel."""
-    __stopping = False
-    __cancelled = False
-    __lost = ""
-    """Why the lease was lost, when the task was stopped for that."""
-    __began = _FOREVER
+    __work: Work | None = None
+    """What it does or did last, in this process."""
     __rendered_within: tuple[tuple[Any, tuple[str, ...]], ...] = ()
     """Objects in the templated fields, and their own fields of that kind."""
 
@@ -207,17 +188,19 @@ class ExclusiveMixin:
 
     def execute(self, context: Context, event: dict[str, Any] | None = None, **for_airflow: Any) -> Any:
         """Also where a trigger's `event` comes back to. `for_airflow`: Airflow 2's sign that it calls this itself."""
-        self.__executing, self.__working, self.__cancelled, self.__lost = True, False, False, ""
+        self.__work = work = Work(self, super().execute, super().on_kill)  # type: ignore[misc]
         try:
-            return self.__execute_if_admitted(context, event, for_airflow)
+            return self.__do_if_admitted(work, context, event, for_airflow)
         except TaskStopped as stopped:
-            if self.__lost:
+            if work.lost:
                 raise LeaseLost(str(stopped)) from stopped
             raise
         finally:
-            self.__executing = False
+            work.over = True
 
-    def __execute_if_admitted(self, context: Context, event: dict[str, Any] | None, for_airflow: dict[str, Any]) -> Any:
+    def __do_if_admitted(
+        self, work: Work, context: Context, event: dict[str, Any] | None, for_airflow: dict[str, Any]
+    ) -> Any:
         from airflow_exclusive.airflow.connections import open_guard
         from airflow_exclusive.airflow.listener import confirm_later, confirm_skip
         from airflow_exclusive.core.admission import Admitted, Busy
@@ -245,7 +228,14 @@ class ExclusiveMixin:
                 elsewhere=waiter.elsewhere,
             )
             if isinstance(answer, Admitted):
-                result = self.__run_with(answer, context, for_airflow)
+                lease = answer.lease
+                with (
+                    work.under(lease),
+                    output_outlives_supervisor(),
+                    handed(lease, self, context, self.__rendered_within),
+                ):
+                    self.__tell(context, answer)
+                    result = work.do(lease, context, for_airflow)
             elif isinstance(answer, Busy) and answer.wait_left:
                 self.log.info("%s; waiting (%s)", answer, self.exclusive_setting("wait_mode"))  # type: ignore[attr-defined]
                 waiter.leave(
@@ -276,7 +266,7 @@ class ExclusiveMixin:
     @property
     def reschedule(self) -> bool:
         """For the scheduler: the task may ask to be started again later. Not any more while it has the lease."""
-        if self.__lease is not None:
+        if self.__has_lease:
             return False
         return self.exclusive_setting("wait_mode") == "reschedule" or getattr(super(), "reschedule", False)
 
@@ -286,102 +276,12 @@ class ExclusiveMixin:
         return fields if AIRFLOW_V_3_0_PLUS else fields | {"reschedule"}
 
     def on_kill(self) -> None:
-        """SIGTERM: from the keeper when the lease is lost, or from Airflow. Either way the work really ends.
+        if self.__work is not None:
+            self.__work.stop()
 
-        Airflow's own handler returns to `execute`, which would go on; only raising here ends it. Nothing here may ask
-        Airflow for anything, or log: the interrupted code may be in the middle of it, and have what that waits for.
-        """
-        # What a task has begun itself and has not ended: else what is under that name may be another attempt's.
-        # Nor has a fork any say in it: a pool ends its workers by SIGTERM.
-        lease = self.__lease
-        forked = lease is not None and lease.forked
-        keeps_on = self.__cancelled or not self.__working or forked
-        cancel: Callable[[], None] | None = None if keeps_on else super().on_kill  # type: ignore[misc]
-        if not self.__executing:
-            if cancel is not None:
-                cancel()
-            return
-        if self.__stopping:  # whoever ends a container tells the task as well as its supervisor, which tells it again
-            return
-        self.__stopping = True
-        try:
-            failed = done_beside(cancel, within=_ON_KILL_WITHIN) if cancel is not None else None
-            if lease is not None:
-                self.__end_work(lease)
-        finally:
-            self.__stopping = False
-        if lease is not None and not lease.finished:
-            self.__lost = lease.lost
-        raise TaskStopped(f"stopped: {self.__lost}" if self.__lost else "stopped by SIGTERM") from failed
-
-    def __cancel(self, lease: Lease) -> None:
-        """End this attempt's work by the operator's own means, e.g. a remote job, and then what it started here."""
-        try:
-            super().on_kill()  # type: ignore[misc]
-            self.__cancelled = True
-        except Exception:  # the timeout is the error to report; Airflow tries once more
-            self.log.exception("on_kill failed, what it was to cancel may go on")  # type: ignore[attr-defined]
-        finally:
-            self.__end_work(lease)
-
-    def __end_work(self, lease: Lease) -> None:
-        """End what this attempt started: nothing of it may go on beside the next one."""
-        from airflow_exclusive.keeper.started import end_started
-
-        if not lease.forked:  # a fork that fails, or is told to end, has no say in what its parent goes on with
-            end_started(lease.owner, page=lease.page, since=self.__began, within=_CHILDREN_END_WITHIN)
-
-    def __run_with(self, admitted: Admitted, context: Context, for_airflow: dict[str, Any]) -> Any:
-        from airflow_exclusive.keeper.started import began
-
-        self.__lease = lease = admitted.lease
-        if shown := not hasattr(self, "lease"):
-            self.lease = lease
-        self.__began = began()
-        try:
-            with lease, output_outlives_supervisor(), handed(lease, self, context, self.__rendered_within):
-                self.__tell(context, admitted)
-                self.__working = True
-                try:
-                    result = super().execute(context, **for_airflow)  # type: ignore[misc]
-                except AirflowSkipException as skipped:
-                    # The job itself decided that this tick has nothing to do: that is an answer, not a failure.
-                    lease.finish("success", f"{_SKIPPED}{skipped}")
-                    raise
-                except SKIPS_WHAT_FOLLOWS as skipping:
-                    lease.finish(result=skips_left_behind(skipping.tasks))
-                    raise
-                except TRIGGERS_ANOTHER_RUN as trigger:
-                    raise ExclusiveError(
-                        f"{type(self).__name__} has Airflow trigger a run after the end of the task and its lease,"
-                        f" and can't be exclusive: {INSTEAD_OF_TRIGGERING}"
-                    ) from trigger
-                except ASKS_A_PERSON as asking:
-                    raise ExclusiveError(
-                        f"{type(self).__name__} leaves its worker until a person has answered, and can't be exclusive:"
-                        " let it ask unguarded, and guard the task that follows it"
-                    ) from asking
-                except TaskDeferred as deferral:
-                    cure = "set deferrable=False" if hasattr(self, "deferrable") else INSTEAD_OF_DEFERRING
-                    raise ExclusiveError(
-                        f"{type(self).__name__} defers, which an exclusive task can't do yet: {cure}"
-                    ) from deferral
-                except AirflowTaskTimeout:
-                    # Airflow calls `on_kill` only after this: too late, for the next attempt may begin as soon as the
-                    # lease is given back.
-                    self.__cancel(lease)
-                    raise
-                except BaseException:
-                    self.__end_work(lease)
-                    raise
-                if not lease.finished:
-                    lease.finish(result=left_behind(self, context, result))
-                self.__working = False
-                return result
-        finally:
-            self.__lease = None
-            if shown:
-                del self.lease
+    @property
+    def __has_lease(self) -> bool:
+        return self.__work is not None and self.__work.lease is not None
 
     def __tell(self, context: Context, answer: Admitted | Busy | AlreadyDone) -> None:
         self.log.info("%s", answer)  # type: ignore[attr-defined]
@@ -397,7 +297,7 @@ class ExclusiveMixin:
                 raise AirflowSkipException(str(answer))
             raise NotAdmitted(answer)
         if answer.by_own_attempt:
-            if (answer.run.error or "").startswith(_SKIPPED):
+            if (answer.run.error or "").startswith(SKIPPED):
                 raise AirflowSkipException(f"an earlier attempt of this task instance {answer.run.error}")
             result = hand_over(answer.result, context)
             self.log.info("an earlier attempt of this task instance did it: success without running again")  # type: ignore[attr-defined]
@@ -412,7 +312,7 @@ class ExclusiveMixin:
         self, parent: Any, template_fields: Any, context: Context, *args: Any, **kw: Any
     ) -> None:
         own = own_template_fields(self.exclusive_names) if parent is self else ()
-        if self.__lease is None:  # else an operator renders once more while it works
+        if not self.__has_lease:  # else an operator renders once more while it works
             if parent is not self:
                 self.__rendered_within = (*self.__rendered_within, (parent, tuple(template_fields)))
             refuse_filters_of_lease({field: getattr(parent, field, None) for field in template_fields})
