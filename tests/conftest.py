@@ -32,15 +32,19 @@ from tests.support.airflow_line import AIRFLOW  # noqa: E402
 from tests.support.databases import PassingDatabases  # noqa: E402
 
 _AROUND_AIRFLOW = ("tests/acceptance/", "tests/deploy/test_embedded.py")
+_AROUND_ANOTHER = ("tests/acceptance/test_waiting.py", "tests/acceptance/test_cut_off_worker.py")
+"""Half of them."""
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
-    """Where processes share the tests, one of them gets all those around the one Airflow."""
+    """Where processes share the tests, two of them get those around an Airflow, and each starts one."""
     from xdist.scheduler import LoadScopeScheduling
 
     class ByServers(LoadScopeScheduling):
         def _split_scope(self, nodeid: str) -> str:
             file = nodeid.split("::")[0]
+            if file.startswith(_AROUND_ANOTHER):
+                return "another Airflow"
             return "Airflow" if file.startswith(_AROUND_AIRFLOW) else file
 
     config.option.loadscopereorder = False  # the share with the most tests isn't the one that takes longest
@@ -48,7 +52,7 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """The share that takes longest is begun first."""
+    """The shares that take longest are begun first."""
     if hasattr(config, "workerinput"):
         items.sort(key=lambda item: not item.nodeid.startswith(_AROUND_AIRFLOW))
 
