@@ -88,12 +88,12 @@ def test_a_takeover_uses_indexes(full: psycopg.Connection) -> None:
     assert_little_was_read(full, statements=2 * _TIMES)
 
 
-@pytest.mark.parametrize("verb", ["finish", "confirm", "release", "refuse", "renew", "held"])
+@pytest.mark.parametrize("verb", ["finish", "confirm", "release", "refuse", "renew", "held", "left_behind"])
 def test_what_comes_after_a_claim_uses_indexes(full: psycopg.Connection, verb: str) -> None:
     token = f"SELECT fencing_token FROM {DEFAULT_SCHEMA}.scheduled_job_status WHERE job_name = %s"
     for number in range(_TIMES):
         params = {**asked("a new tick", number), "outcome": "success", "error": None, "result": None}
-        params["hold_at_least"] = 0
+        params |= {"hold_at_least": 0, "seconds_left": 60.0, "longest": 30.0}
         full.execute(statement("claim", DEFAULT_SCHEMA), params)
         (params["fencing_token"],) = full.execute(token, [params["job_name"]]).fetchone() or ()
         full.execute(statement(verb, DEFAULT_SCHEMA), {**params, "reason": "busy", "detail": ""})

@@ -15,6 +15,7 @@ import pytest
 from airflow_exclusive.core.admission import AlreadyDone, Busy, Claim
 from airflow_exclusive.core.errors import ExclusiveError, InvalidSetting, StoreUnavailable
 from airflow_exclusive.core.job import Request, Source
+from airflow_exclusive.core.ports import LockAnswer
 from airflow_exclusive.core.settings import LeaseSettings
 from airflow_exclusive.stores.postgres.schema import upgrade
 from tests.support.ledger import JOB, NEXT_TICK, START, TASK, TICK, Ledger, request
@@ -382,6 +383,43 @@ def test_what_was_no_task_instance_cannot_be_cleared(ledger: Ledger) -> None:
     ledger.done(0, request())
     ledger.at(2).confirm(request())
     assert isinstance(ledger.at(10).claim(request(), SETTINGS), AlreadyDone)
+
+
+# locks that were left
+
+
+@pytest.mark.parametrize(
+    ("second", "seconds_left", "left"),
+    [
+        pytest.param(61, 61.5, True, id="lapsed, and longer than its owner has ever set it"),
+        pytest.param(61, 60, False, id="lapsed, or this server's clock was set forward"),
+        pytest.param(59, 3600, False, id="its runner lives, and sets it right"),
+    ],
+)
+@pytest.mark.parametrize("renew", [True, False])
+def test_a_lock_that_outlasts_a_lapsed_lease_is_left(
+    ledger: Ledger, renew: bool, second: float, seconds_left: float, left: bool
+) -> None:
+    asked = request()
+    ledger.claim(0, asked, ttl=60, renew=renew)
+    for longest in (30, 300):
+        assert ledger.at(second).left_behind(LockAnswer(False, asked.owner, seconds_left), longest) is left
+
+
+def test_a_lock_whose_owner_has_ended_is_left(ledger: Ledger) -> None:
+    asked, refused = request(), request(NEXT_TICK)
+    lock = LockAnswer(False, asked.owner, 0.1)
+    claim = ledger.claim(0, asked)
+    assert not ledger.at(1).left_behind(lock, 30)
+    ledger.at(1).finish(claim, "failed", None, 0)
+    assert ledger.at(1).left_behind(lock, 30)
+    ledger.at(1).withdraw(refused, "told to stop")
+    assert ledger.at(1).left_behind(replace(lock, owner=refused.owner), 30)
+
+
+@pytest.mark.parametrize(("seconds_left", "left"), [(29.9, False), (31.5, True)])
+def test_the_lock_of_an_asker_is_left_when_it_lasts_too_long(ledger: Ledger, seconds_left: float, left: bool) -> None:
+    assert ledger.at(0).left_behind(LockAnswer(False, "somebody who asks", seconds_left), 30) is left
 
 
 # release by hand, history, refusals

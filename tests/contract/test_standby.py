@@ -284,6 +284,13 @@ def test_a_lock_that_an_ended_attempt_has_left_holds_no_waiter_up(place: Place) 
     assert place.lock() == "ticket"
 
 
+def test_who_is_asking_keeps_its_lock_though_an_impatient_one_meets_it(place: Place) -> None:
+    assert place.guard.locks.acquire(JOB, "somebody who is asking", 30).mine
+    assert played(lambda: place.turn("ticket", wait=0, ttl=1)).outcome == "late"
+    assert isinstance(place.guard.admit(JOB, run_key=TICK, ttl=1), Busy)
+    assert place.lock() == "somebody who is asking"
+
+
 def test_patience_ends(place: Place) -> None:
     lease = place.hold()
     woken = played(lambda: place.turn("ticket", wait=0.5))

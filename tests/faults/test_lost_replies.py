@@ -182,7 +182,7 @@ def test_who_meets_a_lock_that_an_ended_attempt_left_does_not_wait_for_it(world:
         ended = admitted(other, NEXT_TICK)
         ended.finish()
         other.locks.acquire(JOB, ended.owner, 60)
-    fault = world.postgres.arm(sql("ended"), kind)
+    fault = world.postgres.arm(sql("left_behind"), kind)
     began = clock()
     world.node.run()
     assert clock() - began < TTL / 2

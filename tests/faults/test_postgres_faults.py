@@ -149,7 +149,7 @@ TABLE = {
     "refusals": "scheduled_job_refusal",
     "status": "scheduled_job_status",
     "release": "scheduled_job_run",
-    "ended": "scheduled_job_refusal",
+    "left_behind": "scheduled_job_refusal",
     "withdraw": "scheduled_job_refusal",
     "fence": "scheduled_job_fence",
     "mark": "scheduled_job_effect",
@@ -261,10 +261,10 @@ def test_who_meets_a_lock_that_was_left_frees_it_though_its_question_is_struck(
     with truth.guard() as other:
         (ended,) = other.history(JOB)
         other.locks.acquire(JOB, ended.owner, 60)
-    with blocked(node.postgres, TABLE["ended"]) as lock:
+    with blocked(node.postgres, TABLE["left_behind"]) as lock:
         asker = threading.Thread(target=node.run, args=[NEXT_TICK])
         asker.start()
-        strike(node.postgres, "ended", how)
+        strike(node.postgres, "left_behind", how)
         lock.rollback()
         asker.join(30)
     assert (node.errors, node.ran) == ([], [1, 2])

@@ -172,8 +172,8 @@ class FakeStatuses:
             raise self.withdrawing
         self.withdrawn.append((request.owner, why))
 
-    def has_ended(self, owner: str) -> bool:
-        return any(run.owner == owner and run.outcome != "running" for run in self.runs)
+    def left_behind(self, lock: LockAnswer, longest: float) -> bool:
+        return any(run.owner == lock.owner and run.outcome != "running" for run in self.runs)
 
     def look(self, request: Request) -> Verdict:
         self.calls("look")

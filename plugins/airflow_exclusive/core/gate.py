@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from airflow_exclusive.core.errors import ExclusiveError, StoreUnavailable
 from airflow_exclusive.core.job import Request
 from airflow_exclusive.core.ports import LockAnswer, LockStore, StatusStore
-from airflow_exclusive.core.settings import LeaseSettings
+from airflow_exclusive.core.settings import ASKERS_LOCK, LeaseSettings
 from airflow_exclusive.core.undisturbed import undisturbed
 
 log = logging.getLogger(__name__)
@@ -18,9 +18,6 @@ POLL_UNAVAILABLE = 0.5
 
 _ASKS_FOR = 10.0
 """Seconds for which a gate that doesn't answer is asked, also by one that isn't to wait: a restart takes less."""
-
-_ASKERS_LOCK = 30.0
-"""Seconds: whoever dies between lock and claim holds up nobody for longer, however long the lease was to be."""
 
 
 @dataclass
@@ -41,7 +38,7 @@ class Gate:
         try:
             while True:
                 try:
-                    seconds = min(settings.seconds, _ASKERS_LOCK)
+                    seconds = min(settings.seconds, ASKERS_LOCK)
                     return self.locks.acquire(request.job_name, request.owner, seconds, ticket)
                 except StoreUnavailable as error:
                     if settings.on_redis_down != "fail":
@@ -58,7 +55,7 @@ class Gate:
 
     def stay(self, request: Request, settings: LeaseSettings) -> None:
         """There is a claim now: the lock is to last as long."""
-        if settings.seconds <= _ASKERS_LOCK:
+        if settings.seconds <= ASKERS_LOCK:
             return
         try:
             self.locks.acquire(request.job_name, request.owner, settings.seconds)

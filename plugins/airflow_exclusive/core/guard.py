@@ -31,7 +31,7 @@ from airflow_exclusive.core.lease import Effects, Identity, Lease, StepTransacti
 from airflow_exclusive.core.names import check_job_name, check_run_key
 from airflow_exclusive.core.patience import IN_PASSING, Elsewhere, Patience
 from airflow_exclusive.core.ports import JobStatus, KeeperFactory, LockStore, Refusal, StatusStore
-from airflow_exclusive.core.settings import LeaseSettings, check_seconds
+from airflow_exclusive.core.settings import ASKERS_LOCK, LeaseSettings, check_seconds
 from airflow_exclusive.core.undisturbed import undisturbed
 
 log = logging.getLogger(__name__)
@@ -212,7 +212,7 @@ class Guard:
             seen = self.statuses.look(request)
             if isinstance(seen, (Busy, AlreadyDone)):
                 return seen
-            if self.statuses.has_ended(lock.owner):
+            if self.statuses.left_behind(lock, max(settings.seconds, ASKERS_LOCK)):
                 self._gate.leave(request.job_name, lock.owner)
             return Busy(request.job_name, request.run_key, None, lock.seconds_left, IN_PASSING)
         return self._claim(request, settings, locked=lock is not None)

@@ -91,8 +91,12 @@ class StatusStore(Protocol):
         """End the claim that this owner may have got, unheard, and see to it that it gets none any more."""
         ...
 
-    def has_ended(self, owner: str) -> bool:
-        """Whether this owner's attempt is over, or it was refused for good, or has withdrawn."""
+    def left_behind(self, lock: LockAnswer, longest: float) -> bool:
+        """Whether this lock is nobody's any more: its owner has ended, was refused for good, or has withdrawn; or its
+        lease has lapsed, and it can't be the owner who made it last that long.
+
+        longest: seconds for which an owner may have a lock who has no attempt (yet).
+        """
         ...
 
     def look(self, request: Request) -> Verdict: ...
@@ -152,7 +156,7 @@ class AsyncStatuses(Protocol):
 
     async def look(self, request: Request) -> Verdict: ...
 
-    async def has_ended(self, owner: str) -> bool: ...
+    async def left_behind(self, lock: LockAnswer, longest: float) -> bool: ...
 
     async def clock(self) -> float: ...
 

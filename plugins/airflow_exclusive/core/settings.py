@@ -19,6 +19,9 @@ MAX_TTL = 7 * 86400.0
 FIXED_TTL = 300.0
 """The tutorial's takeover time for a fixed lease of a job whose duration nobody stated."""
 FIXED_TTL_FACTOR = 3
+ASKERS_LOCK = 30.0
+"""Whoever dies between lock and claim, or is woken and never comes, holds up nobody for longer, however long the lease
+was to be."""
 
 
 def check_choice(field: str, value: object, choices: object) -> None:

@@ -22,7 +22,7 @@ from airflow_exclusive.core.errors import StoreUnavailable
 from airflow_exclusive.core.job import Request
 from airflow_exclusive.core.patience import IN_PASSING, Patience
 from airflow_exclusive.core.ports import AsyncLocks, AsyncStatuses
-from airflow_exclusive.core.settings import DEFAULT_TTL, OnRedisDown
+from airflow_exclusive.core.settings import ASKERS_LOCK, OnRedisDown
 
 log = logging.getLogger(__name__)
 
@@ -91,7 +91,7 @@ class Standby:
             return seen
         if seen is not None:
             return Woken("done" if isinstance(seen, AlreadyDone) else "free", str(seen))
-        reserved_for = min(patience.ttl, DEFAULT_TTL)
+        reserved_for = min(patience.ttl, ASKERS_LOCK)
         try:
             lock = await locks.acquire(request.job_name, request.owner, reserved_for)
         except StoreUnavailable as error:
@@ -101,7 +101,7 @@ class Standby:
         if lock.mine:
             return Woken("free", f"{request.job_name} is reserved for {reserved_for:g} s")
         retry_after = lock.seconds_left
-        if await self.statuses.has_ended(lock.owner):
+        if await self.statuses.left_behind(lock, max(patience.ttl, ASKERS_LOCK)):
             await locks.release(request.job_name, lock.owner)
             retry_after = 0.0
         return Busy(request.job_name, request.run_key, None, retry_after, IN_PASSING)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_exclusive.core.admission import Verdict, decide
 from airflow_exclusive.core.job import Request
+from airflow_exclusive.core.ports import LockAnswer
 from airflow_exclusive.stores.postgres.address import check_address
 from airflow_exclusive.stores.postgres.database import ErrorsMapped
 from airflow_exclusive.stores.postgres.statements import DEFAULT_SCHEMA, check_schema, statement
@@ -32,9 +33,10 @@ class AsyncPostgresStatuses:
         (row,) = await self._run("look", {"now": None, **params_of(request)})
         return decide(request, row)
 
-    async def has_ended(self, owner: str) -> bool:
-        (row,) = await self._run("ended", {"owner": owner})
-        return bool(row["ended"])
+    async def left_behind(self, lock: LockAnswer, longest: float) -> bool:
+        params = {"now": None, "owner": lock.owner, "seconds_left": lock.seconds_left, "longest": longest}
+        (row,) = await self._run("left_behind", params)
+        return bool(row["left_behind"])
 
     async def clock(self) -> float:
         (row,) = await self._run("now", {"now": None})

@@ -12,7 +12,7 @@ from typing import Any
 from airflow_exclusive.core.admission import Attempt, Claim, Verdict, decide
 from airflow_exclusive.core.errors import InvalidSetting
 from airflow_exclusive.core.job import Request, Source
-from airflow_exclusive.core.ports import JobStatus, Refusal
+from airflow_exclusive.core.ports import JobStatus, LockAnswer, Refusal
 from airflow_exclusive.core.settings import LeaseSettings
 from airflow_exclusive.stores.postgres.database import Database
 
@@ -42,9 +42,9 @@ class PostgresStatuses:
         params = {"now": self.now, **params_of(request), "detail": recordable(why)}
         self.database.run("withdraw", params, retry_for=_WITHDRAWN_WITHIN, answer_within=_WITHDRAWN_WITHIN)
 
-    def has_ended(self, owner: str) -> bool:
-        (row,) = self.database.run("ended", {"owner": owner})
-        return bool(row["ended"])
+    def left_behind(self, lock: LockAnswer, longest: float) -> bool:
+        (row,) = self._run("left_behind", owner=lock.owner, seconds_left=lock.seconds_left, longest=longest)
+        return bool(row["left_behind"])
 
     def look(self, request: Request) -> Verdict:
         (row,) = self._run("look", **params_of(request))

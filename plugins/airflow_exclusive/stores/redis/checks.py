@@ -105,7 +105,9 @@ def _behind(replica: dict[str, Any]) -> str:
 
 def _check_clock(subject: str, server: redis.Redis) -> Iterator[Finding]:
     if abs(skew := _ahead(server) or 0.0) > _SKEW:
-        yield Finding("note", subject, f"its clock is {skew:+.1f} s from this node's; nothing goes by it")
+        text = f"its clock is {skew:+.1f} s from this node's; no lease goes by it, but a lock ends by it"
+        cure = "keep it in step, its replicas' too: set back, it may hold up the takeover from a lost node by a ttl"
+        yield Finding("note", subject, text, cure)
 
 
 def clock_ahead(locks: RedisLocks) -> float | None:
