@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import math
+import re
 import shutil
 import threading
 import uuid
@@ -32,6 +33,7 @@ from airflow_exclusive.stores.postgres.checks import check as check_postgres
 from airflow_exclusive.stores.postgres.database import Database
 from airflow_exclusive.stores.postgres.purge import purge
 from airflow_exclusive.stores.postgres.schema import script, upgrade
+from airflow_exclusive.stores.postgres.statuses import PostgresStatuses
 from airflow_exclusive.stores.redis.scripts import lock_key
 from tests.support.ledger import JOB, NEXT_TICK, Ledger, request
 from tests.support.waiting import eventually
@@ -48,6 +50,64 @@ def doctor(redis_url: str, dsn: str) -> tuple[int, dict[str, list[str]]]:
     for finding in json.loads(done.output):
         found.setdefault(finding["level"], []).append(f"{finding['subject']}: {finding['text']}")
     return done.exit_code, found
+
+
+# what docs/operations.md says to watch
+
+
+@pytest.fixture
+def watched() -> tuple[list[str], str]:
+    """Its queries, and its line for cron."""
+    page = (Path(__file__).parents[2] / "docs" / "operations.md").read_text(encoding="utf-8")
+    section = page.partition("## Watch\n")[2].partition("\n## ")[0]
+    queries, line = re.findall(r"```(?:sql)?\n(.*?)```", section, re.DOTALL)
+    return queries.split("\n\n"), line
+
+
+def test_what_is_to_be_watched_shows_what_calls_for_a_look_and_no_more(
+    database: str, connection: psycopg.Connection, watched: tuple[list[str], str]
+) -> None:
+    def alerts() -> list[list[tuple[Any, ...]]]:
+        return [connection.execute(query.encode()).fetchall() for query in watched[0]]
+
+    ledger = Ledger(database)
+
+    def ago(seconds: float) -> PostgresStatuses:
+        ledger.statuses.now = datetime.now(timezone.utc) - timedelta(seconds=seconds)
+        return ledger.statuses
+
+    ago(0).claim(request(job="running"), LeaseSettings())
+    ago(70).claim(request(job="just lapsed"), LeaseSettings(ttl=60))
+    ago(7300).claim(request(job="taken over long ago"), LeaseSettings())
+    ended = ago(7200).claim(request(job="taken over long ago"), LeaseSettings())
+    assert isinstance(ended, Claim)
+    ago(7100).finish(ended, "success", None, 0)
+    ago(7100).refuse(request(job="refused long ago"), "stale", "too late")
+    ago(0).refuse(request(job="busy"), "busy", "somebody has it")
+    assert alerts() == [[], [], []]
+
+    ago(130).claim(request(job="lost"), LeaseSettings(ttl=60))
+    ago(130).claim(request(job="replaced"), LeaseSettings(ttl=60))
+    ago(0).claim(request(job="replaced"), LeaseSettings())
+    ago(0).refuse(request(job="replaced"), "stale", "its result is refused")
+    ago(0).withdraw(request(job="asked for in vain"), "told to stop")
+    ledger.close()
+    lost, taken_over, refused = alerts()
+    assert [row[:2] for row in lost] == [("lost", "node-a")]
+    assert taken_over == [("replaced", 1)]
+    assert sorted(refused) == [("asked for in vain", "withdrawn", 1), ("replaced", "stale", 1)]
+
+
+def test_what_cron_is_to_run_tells_by_its_exit_status_whether_jobs_run_safely(
+    redis_url: str, database: str, empty_database: str, watched: tuple[list[str], str]
+) -> None:
+    program, *arguments = watched[1].split(">")[0].split()[5:]
+    assert program == "airflow-exclusive"
+    for dsn, status in ((database, 0), (empty_database, 1)):
+        addresses = {"EXCLUSIVE_REDIS_URL": redis_url, "EXCLUSIVE_POSTGRES_DSN": dsn}
+        done = CliRunner().invoke(cli, arguments, env=addresses, catch_exceptions=False)
+        assert done.exit_code == status
+        assert any(found["level"] == "error" for found in json.loads(done.output)) == bool(status)
 
 
 # doctor
