@@ -17,6 +17,7 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from airflow_exclusive.core.admission import AlreadyDone, Busy, Claim, Verdict
 from airflow_exclusive.core.errors import ExclusiveError, InvalidSetting, StoreMisconfigured, StoreUnavailable
 from airflow_exclusive.core.settings import LeaseSettings
+from airflow_exclusive.guard import JobGuard
 from airflow_exclusive.stores.postgres.async_statuses import AsyncPostgresStatuses
 from airflow_exclusive.stores.postgres.connection import connect
 from airflow_exclusive.stores.postgres.database import Database
@@ -243,6 +244,20 @@ def test_a_role_without_privileges_is_told_so(database: str, role: str) -> None:
     with pytest.raises(StoreMisconfigured, match=r"lacks a privilege in schema 'exclusive': permission denied"):
         ledger.statuses.look(request())
     ledger.close()
+
+
+def test_a_role_that_may_only_read_is_told_so_and_leaves_nothing(
+    redis_url: str, database: str, connection: psycopg.Connection, role: str
+) -> None:
+    for grant in ("USAGE ON SCHEMA exclusive", "SELECT ON ALL TABLES IN SCHEMA exclusive"):
+        connection.execute(sql.SQL(f"GRANT {grant} TO {{}}").format(sql.Identifier(role)))
+    with JobGuard(redis=redis_url, postgres=other_role(database, role)) as guard:
+        assert guard.peek(JOB, run_key="tick") is None
+        told = r"lacks a privilege in schema 'exclusive': permission denied for table \w+; see docs/operations\.md"
+        with pytest.raises(StoreMisconfigured, match=told):
+            guard.admit(JOB, run_key="tick")
+        assert guard.locks.owner(JOB) is None
+        assert (guard.status(JOB), guard.history(JOB), guard.refusals(JOB)) == ([], [], [])
 
 
 def test_a_runtime_role_needs_no_more_than_to_read_insert_and_update(
