@@ -25,6 +25,15 @@ def check_address(dsn: str) -> str:
     return dsn
 
 
+def one_server(dsn: str) -> tuple[str, int] | None:
+    """Host and port of an address that names one, and only one."""
+    from psycopg.conninfo import conninfo_to_dict
+
+    given = conninfo_to_dict(dsn)
+    host, port = str(given.get("hostaddr") or given.get("host") or ""), str(given.get("port") or 5432)
+    return (host, int(port)) if host and "," not in host and not host.startswith(("/", "@")) else None
+
+
 _CURE = (
     "can't be read as an address: write % @ : / and spaces in a URL's password as %25 %40 %3A %2F %20, and @ anywhere"
     " else in it as %40; in a connection string set a value with spaces in quotes, \\' for one inside; check its names"

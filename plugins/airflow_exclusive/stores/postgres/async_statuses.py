@@ -56,7 +56,7 @@ class AsyncPostgresStatuses:
     async def _answered(self, name: str, params: Mapping[str, Any]) -> list[dict[str, Any]]:
         async with self._one_by_one:
             try:
-                with ErrorsMapped(self._dsn, self._schema):
+                with ErrorsMapped(self._dsn, self._schema, may_ask=False):
                     return await self._execute(statement(name, self._schema), params)
             except BaseException:
                 await self._drop_connection()

@@ -10,8 +10,9 @@ import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from airflow_exclusive.core.errors import ExclusiveError, StoreMisconfigured, StoreUnavailable
-from airflow_exclusive.stores.postgres.address import check_address
+from airflow_exclusive.core.errors import ExclusiveError, InvalidSetting, StoreMisconfigured, StoreUnavailable
+from airflow_exclusive.stores.peer import PING, who_answers
+from airflow_exclusive.stores.postgres.address import check_address, one_server
 from airflow_exclusive.stores.postgres.statements import DEFAULT_SCHEMA, check_schema, statement
 from airflow_exclusive.stores.redacted import redacted
 
@@ -24,6 +25,9 @@ _NO_LOGIN = re.compile(
     r"|permission denied for database|unsupported startup parameter)"
     r"|no password supplied|invalid integer value|invalid port number"
 )
+
+_NO_GREETING = re.compile(r"timeout expired|invalid response|expected authentication request")
+"""What connecting to a server of another kind ends with: it waits for more, or answers in its own way."""
 
 
 _of_parents: list[Any] = []
@@ -129,16 +133,28 @@ class Database:
 
 
 class ErrorsMapped:
-    """Driver errors as ours. `StoreUnavailable`: worth another try, on another connection."""
+    """Driver errors as ours. `StoreUnavailable`: worth another try, on another connection.
 
-    def __init__(self, dsn: str, schema: str) -> None:
-        self._dsn, self._schema = dsn, schema
+    may_ask: who it is that doesn't answer, which takes a moment.
+    """
+
+    def __init__(self, dsn: str, schema: str, *, may_ask: bool = True) -> None:
+        self._dsn, self._schema, self._may_ask = dsn, schema, may_ask
 
     def __enter__(self) -> None: ...
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
-        if error is not None and (ours := _as_ours(error, redacted(self._dsn), self._schema)):
-            raise ours from error
+        if error is None or not (ours := _as_ours(error, redacted(self._dsn), self._schema)):
+            return
+        if self._may_ask and isinstance(ours, StoreUnavailable) and _NO_GREETING.search(str(error)):
+            _check_who_answers(self._dsn)
+        raise ours from error
+
+
+def _check_who_answers(dsn: str) -> None:
+    if (server := one_server(dsn)) and (name := who_answers(*server, PING)) not in ("", "PostgreSQL"):
+        cure = f"{name} answers there, and not as PostgreSQL does: give the address of the status database"
+        raise InvalidSetting("postgres", redacted(dsn), cure)
 
 
 def _as_ours(error: BaseException, server: str, schema: str) -> ExclusiveError | None:

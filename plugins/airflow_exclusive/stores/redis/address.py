@@ -71,6 +71,11 @@ class Address:
         server = SplitResult(scheme, f"{login}@gate" if login else "gate", f"/{database}", urlencode(options), "")
         return cls(kind, server.geturl(), nodes, master, sentinel_login)
 
+    def one_server(self) -> tuple[str, int] | None:
+        """Host and port of an address that names one server."""
+        parts = urlsplit(self.server)
+        return None if self.kind or parts.scheme == "unix" else (parts.hostname or "localhost", parts.port or 6379)
+
     def connect(self, *, timeout: float, tries_again: int) -> redis.Redis:
         """A client, or for a cluster what can be used like one. A cluster is asked for its nodes at once."""
         client: redis.Redis = self._client("redis", timeout, tries_again)

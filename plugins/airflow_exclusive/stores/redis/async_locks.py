@@ -58,7 +58,7 @@ class AsyncRedisLocks:
         from redis.exceptions import ReadOnlyError
 
         async with self._one_by_one:
-            with ErrorsMapped(self._url):
+            with ErrorsMapped(self._url, may_ask=False):
                 try:
                     asked = self._client.execute_command("EVAL", lua(script), len(keys), *keys, *args)  # type: ignore[no-untyped-call]
                     return await asked

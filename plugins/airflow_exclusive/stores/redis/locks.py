@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from airflow_exclusive.core.errors import InvalidSetting, StoreMisconfigured, StoreUnavailable
 from airflow_exclusive.core.job import new_owner
 from airflow_exclusive.core.ports import LockAnswer
+from airflow_exclusive.stores.peer import TLS_REQUEST, who_answers
 from airflow_exclusive.stores.redacted import redacted
 from airflow_exclusive.stores.redis.address import Address, clients
 from airflow_exclusive.stores.redis.scripts import WAKE_UP_LASTS_MS, digest, lock_key, lua, milliseconds, wake_key
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 _PROBE = "airflow-exclusive doctor"
 _REPRESENTATION = re.compile(r"<redis\..*?> - ")
 """Of the client of each Sentinel that didn't help, with all its settings, before the reason."""
+_NO_GREETING = re.compile(r"Protocol Error|[Cc]onnection (closed|reset)|EOF occurred")
 
 
 class RedisLocks:
@@ -105,10 +107,13 @@ def pool_of(client: Any) -> Any:
 
 
 class ErrorsMapped:
-    """Driver errors as ours. A class, since every request passes here: a generator takes ten times as long."""
+    """Driver errors as ours. A class, since every request passes here: a generator takes ten times as long.
 
-    def __init__(self, url: str) -> None:
-        self._url = url
+    may_ask: who it is that hangs up, or answers in its own way, which takes a moment.
+    """
+
+    def __init__(self, url: str, *, may_ask: bool = True) -> None:
+        self._url, self._may_ask = url, may_ask
 
     def __enter__(self) -> None: ...
 
@@ -124,8 +129,17 @@ class ErrorsMapped:
         # Of a cluster the error may only say that no node could be asked; why is its cause.
         if isinstance(error, refused) or isinstance(error.__cause__, refused):
             raise StoreMisconfigured(f"Redis at {redacted(self._url)} refuses the user: {error}") from error
+        if self._may_ask and _NO_GREETING.search(str(error)):
+            _check_who_answers(self._url)
         if isinstance(error, (redis.ConnectionError, redis.TimeoutError)):
             text = _REPRESENTATION.sub("", str(error))
             raise StoreUnavailable(f"Redis at {redacted(self._url)} doesn't answer: {text}") from error
         if isinstance(error, (redis.RedisError, redis.exceptions.RedisClusterException)):
             raise StoreUnavailable(f"Redis at {redacted(self._url)} can't serve the lock: {error}") from error
+
+
+def _check_who_answers(url: str) -> None:
+    server = Address.parse(url).one_server()
+    if server and (name := who_answers(*server, TLS_REQUEST)) not in ("", "Redis"):
+        cure = f"{name} answers there, and not as Redis does: give the address of the gate"
+        raise InvalidSetting("redis", redacted(url), cure)
