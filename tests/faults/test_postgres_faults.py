@@ -12,10 +12,11 @@ from dataclasses import replace
 from datetime import datetime, timedelta, timezone
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import psycopg
 import pytest
+from psycopg.conninfo import conninfo_to_dict
 
 from airflow_exclusive.core.admission import Admitted, Busy, Claim
 from airflow_exclusive.core.errors import LeaseLost, StaleWrite, StoreUnavailable
@@ -33,6 +34,8 @@ from tests.support.ledger import JOB, NEXT_TICK, TASK, TICK, Ledger, request
 from tests.support.proxied_node import Node, Truth, keepers, settings
 from tests.support.servers import OddPostgres, SystemPostgres
 from tests.support.waiting import eventually
+
+T = TypeVar("T", bound=Callable[..., None])
 
 STOPS = {
     "fast shutdown": lambda server: server.daemon.stop(signal.SIGINT),
@@ -161,14 +164,21 @@ TABLE = {
     "doctor_jobs": "scheduled_job_status",
     "migrations_applied": "schema_migration",
 }
-OF_INIT = {"migration_history", "migrations_applied", "migration_applied"}
 OF_NO_TABLE = {"begin", "doctor", "doctor_backend", "doctor_functions", "doctor_privileges", "now"}
 """They wait for nobody."""
+HOWS = ["pg_cancel_backend", "pg_terminate_backend"]
+STRUCK: set[str] = set()
+"""By the tests below."""
 
 
-def test_no_statement_is_forgotten_below() -> None:
-    names = {Path(file.name).stem for file in (files("airflow_exclusive.stores.postgres") / "sql").iterdir()}
-    assert names == {*TABLE, *OF_INIT, *OF_NO_TABLE}
+def struck(*names: str) -> Callable[[T], T]:
+    """The test strikes each of these statements, by its `name`, in each of the ways."""
+    STRUCK.update(names)
+
+    def parametrized(test: T) -> T:
+        return pytest.mark.parametrize("how", HOWS)(pytest.mark.parametrize("name", names)(test))
+
+    return parametrized
 
 
 @contextmanager
@@ -185,26 +195,23 @@ def strike(dsn: str, name: str, how: str) -> None:
     start = statement(name, DEFAULT_SCHEMA).split("%(")[0][:1000] if name else ""  # of more the server doesn't tell
     find = (
         f"SELECT {how}(pid) FROM pg_stat_activity"
-        " WHERE datname = current_database() AND wait_event_type = 'Lock' AND starts_with(query, %s)"
+        " WHERE datname = %s AND wait_event_type = 'Lock' AND starts_with(query, %s)"
     )
-    with psycopg.connect(dsn, autocommit=True) as watcher:
-        eventually(lambda: watcher.execute(find.encode(), [start]).rowcount)
+    database = conninfo_to_dict(dsn)["dbname"]
+    with psycopg.connect(dsn, dbname="postgres", autocommit=True) as watcher:  # where nothing is locked
+        eventually(lambda: watcher.execute(find.encode(), [database, start]).rowcount)
 
 
-HOWS = ["pg_cancel_backend", "pg_terminate_backend"]
-
-
-@pytest.mark.parametrize("how", HOWS)
-def test_a_claim_that_is_struck_is_made_again(node: Node, truth: Truth, how: str) -> None:
-    with blocked(node.postgres, TABLE["claim"]) as lock, running(node):
-        strike(node.postgres, "claim", how)
+@struck("claim")
+def test_a_claim_that_is_struck_is_made_again(node: Node, truth: Truth, name: str, how: str) -> None:
+    with blocked(node.postgres, TABLE[name]) as lock, running(node):
+        strike(node.postgres, name, how)
         lock.rollback()
     assert (node.errors, node.ran) == ([], [1])
     truth.check_done_once()
 
 
-@pytest.mark.parametrize("how", HOWS)
-@pytest.mark.parametrize("name", ["renew", "finish"])
+@struck("renew", "finish")
 def test_a_renewal_or_an_end_that_is_struck_is_made_again(node: Node, truth: Truth, name: str, how: str) -> None:
     admitted, go_on = threading.Event(), threading.Event()
     node.ttl = 4
@@ -230,8 +237,33 @@ def test_a_renewal_or_an_end_that_is_struck_is_made_again(node: Node, truth: Tru
     truth.check_done_once()
 
 
-@pytest.mark.parametrize("how", HOWS)
-@pytest.mark.parametrize("name", ["look", "refuse"])
+@struck("held")
+def test_a_job_with_a_fixed_lease_works_on_though_its_keepers_question_is_struck(
+    node: Node, truth: Truth, name: str, how: str
+) -> None:
+    node.ttl, node.policies = 9, {"renew": False}
+
+    def ask(lease: Lease) -> None:
+        (keeper,) = keepers()
+        with blocked(node.postgres, TABLE[name]):
+            strike(node.postgres, name, how)
+            eventually(lambda: keeper.num_threads() == 1)  # it has been told
+        turns = turns_of(lease)
+        eventually(lambda: turns_of(lease) > turns + 1)
+        lease.ensure_held()
+
+    node.before = ask
+    node.run()
+    assert (node.errors, node.ran) == ([], [1])
+    truth.check_done_once()
+
+
+def turns_of(lease: Lease) -> int:
+    """How often its keeper has looked around."""
+    return int(lease._keeper._page.read().turns)  # type: ignore[attr-defined]
+
+
+@struck("look", "refuse")
 def test_a_refusal_that_is_struck_is_given_all_the_same(node: Node, truth: Truth, name: str, how: str) -> None:
     answers: list[object] = []
 
@@ -253,39 +285,38 @@ def test_a_refusal_that_is_struck_is_given_all_the_same(node: Node, truth: Truth
     assert truth.lock() is None
 
 
-@pytest.mark.parametrize("how", HOWS)
+@struck("left_behind")
 def test_who_meets_a_lock_that_was_left_frees_it_though_its_question_is_struck(
-    node: Node, truth: Truth, how: str
+    node: Node, truth: Truth, name: str, how: str
 ) -> None:
     node.run()
     with truth.guard() as other:
         (ended,) = other.history(JOB)
         other.locks.acquire(JOB, ended.owner, 60)
-    with blocked(node.postgres, TABLE["left_behind"]) as lock:
+    with blocked(node.postgres, TABLE[name]) as lock:
         asker = threading.Thread(target=node.run, args=[NEXT_TICK])
         asker.start()
-        strike(node.postgres, "left_behind", how)
+        strike(node.postgres, name, how)
         lock.rollback()
         asker.join(30)
     assert (node.errors, node.ran) == ([], [1, 2])
 
 
-@pytest.mark.parametrize("how", HOWS)
-def test_a_withdrawal_that_is_struck_is_made_again(node: Node, truth: Truth, how: str) -> None:
+@struck("withdraw")
+def test_a_withdrawal_that_is_struck_is_made_again(node: Node, truth: Truth, name: str, how: str) -> None:
     ledger = Ledger(node.postgres)
     asked = request()
     ledger.statuses.claim(asked, settings(3600))
     leaver = threading.Thread(target=ledger.statuses.withdraw, args=[asked, "told to stop"])
-    with blocked(node.postgres, TABLE["withdraw"]):
+    with blocked(node.postgres, TABLE[name]):
         leaver.start()
-        strike(node.postgres, "withdraw", how)
+        strike(node.postgres, name, how)
     leaver.join(30)
     assert truth.outcomes() == ["failed"]
     ledger.close()
 
 
-@pytest.mark.parametrize("how", HOWS)
-@pytest.mark.parametrize("name", ["fence", "mark"])
+@struck("fence", "mark")
 def test_an_effect_that_is_struck_is_made_once_by_the_next_try(node: Node, truth: Truth, name: str, how: str) -> None:
     with blocked(node.postgres, TABLE[name]) as lock, running(node):
         strike(node.postgres, name, how)
@@ -295,8 +326,34 @@ def test_an_effect_that_is_struck_is_made_once_by_the_next_try(node: Node, truth
     truth.check_done_once()
 
 
-@pytest.mark.parametrize("how", HOWS)
-@pytest.mark.parametrize("name", ["history", "refusals", "status"])
+@struck("intact")
+def test_an_effect_whose_last_check_is_struck_is_made_once_by_the_next_try(
+    node: Node, truth: Truth, name: str, how: str
+) -> None:
+    """Its own locks let it pass at the table: it waits where the planner looks up what is known of its columns."""
+    written, go_on = threading.Event(), threading.Event()
+
+    def work(lease: Lease) -> None:
+        node.ran.append(lease.token)
+        with psycopg.connect(node.postgres) as conn, lease.transaction(conn) as tx:
+            tx.execute("INSERT INTO effect (token) VALUES (%(token)s)", {"token": lease.token})
+            written.set()
+            assert go_on.wait(30)
+
+    node.work = work  # type: ignore[method-assign]
+    with running(node):
+        assert written.wait(20)
+        with psycopg.connect(node.postgres) as lock:
+            lock.execute("LOCK TABLE pg_statistic IN ACCESS EXCLUSIVE MODE")
+            go_on.set()
+            strike(node.postgres, name, how)
+            lock.rollback()
+    assert (len(node.errors), node.ran) == (1, [1, 2])
+    assert truth.outcomes() == ["failed", "success"]
+    truth.check_done_once()
+
+
+@struck("history", "refusals", "status")
 def test_a_question_that_is_struck_is_answered(node: Node, truth: Truth, name: str, how: str) -> None:
     node.run()
     node.run()  # refused
@@ -310,8 +367,7 @@ def test_a_question_that_is_struck_is_answered(node: Node, truth: Truth, name: s
     assert [len(answer) for answer in answers] == [1]
 
 
-@pytest.mark.parametrize("how", HOWS)
-@pytest.mark.parametrize("name", ["migrations_applied", "doctor_jobs"])
+@struck("migrations_applied", "doctor_jobs")
 def test_a_doctor_that_is_struck_finds_the_same(node: Node, truth: Truth, name: str, how: str) -> None:
     node.run()
     seen: list[tuple[str, str]] = []
@@ -328,29 +384,48 @@ def verdicts(dsn: str) -> list[tuple[str, str]]:
         return [(found.subject, found.level) for found in check(database)]
 
 
-@pytest.mark.parametrize("how", HOWS)
-@pytest.mark.parametrize(
-    ("name", "kind", "gone"),
-    [
-        ("purge_runs_and_marks", "status", {"runs": 1, "refusals": 1}),
-        ("purge_refusals", "status", {"runs": 1, "refusals": 1}),
-        ("purge_effects", "effects", {"effects": 2}),
-    ],
-)
+OLD_RUNS = {"runs": 1, "refusals": 1}
+OLD = {"purge_runs_and_marks": OLD_RUNS, "purge_refusals": OLD_RUNS, "purge_effects": {"effects": 2}}
+"""What is deleted, when that statement is struck."""
+
+
+@struck(*OLD)
 def test_a_purge_that_is_struck_deletes_and_counts_everything_once(
-    node: Node, truth: Truth, name: str, kind: str, gone: dict[str, int], how: str
+    node: Node, truth: Truth, name: str, how: str
 ) -> None:
     for run_key in (TICK, NEXT_TICK, TICK):  # the last one is refused
         node.run(run_key)
     deleted: list[dict[str, int]] = []
     later = datetime.now(timezone.utc) + timedelta(days=1)
+    kind = "effects" if name == "purge_effects" else "status"
     with closing(Database(node.postgres)) as database:
         cleaner = threading.Thread(target=lambda: deleted.append(purge(database, kind, later)))
         with blocked(node.postgres, TABLE[name]):
             cleaner.start()
             strike(node.postgres, name, how)
         cleaner.join(30)
-    assert deleted == [gone]
+    assert deleted == [OLD[name]]
+
+
+@struck("purge_runs")
+def test_a_purge_that_is_struck_where_the_marks_are_none_of_its_business_leaves_them(
+    node: Node, truth: Truth, plain: psycopg.Connection, name: str, how: str
+) -> None:
+    for run_key in (TICK, NEXT_TICK, TICK):  # the last one is refused
+        node.run(run_key)
+    plain.execute("REVOKE ALL ON exclusive.scheduled_job_effect FROM plain")
+    deleted: list[dict[str, int]] = []
+    later = datetime.now(timezone.utc) + timedelta(days=1)
+    with closing(Database(node.postgres)) as database:
+        cleaner = threading.Thread(target=lambda: deleted.append(purge(database, "status", later)))
+        with psycopg.connect(truth.postgres) as lock:  # of rows: a table's would be waited for before it is refused
+            lock.execute(f"SELECT FROM exclusive.{TABLE[name]} FOR UPDATE".encode())
+            cleaner.start()
+            strike(truth.postgres, name, how)
+            lock.rollback()
+        cleaner.join(30)
+    assert deleted == [OLD_RUNS]
+    assert plain.execute("SELECT FROM exclusive.scheduled_job_effect").rowcount == 2
 
 
 @pytest.fixture
@@ -372,6 +447,7 @@ HALFWAY = {
     "function": (ONLY_SCHEMA, functions(DEFAULT_SCHEMA)[-1]),
 }
 """What is there before, and what somebody else does at the same time, so that `init` waits for it at this step."""
+STATEMENTS = {Path(file.name).stem for file in (files("airflow_exclusive.stores.postgres") / "sql").iterdir()}
 
 
 @pytest.mark.parametrize("how", HOWS)
@@ -398,7 +474,7 @@ def test_an_init_that_is_struck_halfway_leaves_nothing_half_made_and_may_be_repe
     with psycopg.connect(bare) as conn:
         conn.execute(meanwhile.encode())
         person.start()
-        strike(bare, step if step in OF_INIT else "", how)
+        strike(bare, step if step in STATEMENTS else "", how)
         person.join(30)
         conn.rollback()
     assert [type(error) for error in errors] == [StoreUnavailable]
@@ -417,31 +493,38 @@ def made(dsn: str) -> list[tuple[object, ...]]:
         ).fetchall()
 
 
-@pytest.mark.parametrize("how", HOWS)
-def test_a_confirmation_that_is_struck_is_noted(node: Node, truth: Truth, how: str) -> None:
+def test_no_statement_is_forgotten() -> None:
+    assert STRUCK | (STATEMENTS & set(HALFWAY)) | OF_NO_TABLE == STATEMENTS
+    assert set(TABLE) == STRUCK
+
+
+@struck("confirm")
+def test_a_confirmation_that_is_struck_is_noted(node: Node, truth: Truth, name: str, how: str) -> None:
     cleared = replace(TASK, try_number=2, cleared_tries=1)
     with truth.guard() as guard:
         admission = guard.admit(JOB, run_key=TICK, source=TASK, settings=settings())
         assert isinstance(admission, Admitted)
         admission.lease.finish()
         listener = threading.Thread(target=guard.confirm, args=[JOB, TICK, TASK])
-        with blocked(node.postgres, TABLE["confirm"]):
+        with blocked(node.postgres, TABLE[name]):
             listener.start()
-            strike(node.postgres, "confirm", how)
+            strike(node.postgres, name, how)
         listener.join(30)
         assert guard.peek(JOB, run_key=TICK, source=cleared) is None
 
 
-@pytest.mark.parametrize("how", HOWS)
-def test_a_release_by_hand_that_is_struck_halfway_is_made_as_a_whole(node: Node, truth: Truth, how: str) -> None:
+@struck("release")
+def test_a_release_by_hand_that_is_struck_halfway_is_made_as_a_whole(
+    node: Node, truth: Truth, name: str, how: str
+) -> None:
     told: list[Any] = []
     with truth.guard() as guard, truth.guard() as other:
         runner = other.admit(JOB, run_key=TICK, settings=settings(60))
         assert isinstance(runner, Admitted)
         person = threading.Thread(target=lambda: told.append(guard.release(JOB, reason="node-a burns")))
-        with blocked(node.postgres, TABLE["release"]):  # the job's row can be changed, its attempt can't
+        with blocked(node.postgres, TABLE[name]):  # the job's row can be changed, its attempt can't
             person.start()
-            strike(node.postgres, "release", how)
+            strike(node.postgres, name, how)
         person.join(30)
         assert [attempt.owner for attempt in told] == [runner.lease.owner]
         assert truth.lock() is None
