@@ -5,11 +5,12 @@ from __future__ import annotations
 import re
 import threading
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import psycopg
 import pytest
+from psycopg.rows import dict_row
 
 from airflow_exclusive.core.lease import Lease
 from airflow_exclusive.stores.postgres import schema
@@ -26,7 +27,7 @@ from tests.contract.test_postgres_database import (  # noqa: F401
 )
 from tests.contract.test_postgres_statuses import *  # noqa: F403
 from tests.support.ledger import Ledger
-from tests.support.proxied_node import Node, Truth
+from tests.support.proxied_node import Node, Truth, keepers
 from tests.support.servers import OddPostgres, PgBouncer
 from tests.support.waiting import eventually
 
@@ -97,6 +98,112 @@ def test_a_pooler_that_is_restarted_stops_nobody(
 
     node = Node(redis_url, database, ttl=4, before=restart)
     node.run()
+    assert (node.errors, node.ran) == ([], [1])
+    truth.check_done_once()
+
+
+SLOTS = 2
+
+
+@pytest.fixture
+def narrow_pooler(tmp_path: Path, postgres_server: PostgresServer) -> Iterator[PgBouncer]:
+    """One that has few connections to give, and lets who finds none wait in silence."""
+    bouncer = PgBouncer(tmp_path / "pgbouncer", postgres_server.dsn(), pool_size=SLOTS)
+    try:
+        yield bouncer.start()
+    finally:
+        bouncer.remove()
+
+
+class Crowd:
+    """Takes all slots of the pool, in transactions that stay open."""
+
+    def __init__(self, pooler: PgBouncer, dsn: str) -> None:
+        self._dsn, self._console, self._taken = dsn, pooler.dsn("pgbouncer"), ExitStack()
+
+    def take(self) -> None:
+        for _ in range(SLOTS):
+            self._taken.enter_context(psycopg.connect(self._dsn)).execute("SELECT")
+
+    def leave(self) -> None:
+        self._taken.close()
+
+    def wait_for_waiters(self, number: int) -> None:
+        """Until so many connections have waited, one after the other perhaps."""
+        seen: set[str] = set()
+        with psycopg.connect(self._console, autocommit=True, row_factory=dict_row) as console:
+            console.prepare_threshold = None
+
+            def waiting() -> set[str]:
+                clients = psycopg.ClientCursor(console).execute("SHOW CLIENTS").fetchall()
+                return {client["ptr"] + client["connect_time"] for client in clients if client["state"] == "waiting"}
+
+            eventually(lambda: seen.update(waiting()) or len(seen) >= number)
+
+
+def test_who_finds_every_slot_of_the_pool_taken_is_admitted_when_there_is_one(
+    redis_url: str, database: str, narrow_pooler: PgBouncer, postgres_server: PostgresServer
+) -> None:
+    name = database.rpartition("/")[2]
+    truth = Truth(redis_url, postgres_server.dsn(name))
+    node = Node(redis_url, narrow_pooler.dsn(name), ttl=6)
+    crowd = Crowd(narrow_pooler, node.postgres)
+    crowd.take()
+    asker = threading.Thread(target=node.run)
+    asker.start()
+    crowd.wait_for_waiters(2)  # nothing was heard, and it is asked again
+    assert node.ran == []
+    crowd.leave()
+    asker.join(30)
+    assert (node.errors, node.ran) == ([], [1])
+    truth.check_done_once()
+
+
+def test_a_renewal_that_finds_every_slot_of_the_pool_taken_is_made_when_there_is_one(
+    redis_url: str, database: str, narrow_pooler: PgBouncer, postgres_server: PostgresServer
+) -> None:
+    name = database.rpartition("/")[2]
+    truth = Truth(redis_url, postgres_server.dsn(name))
+    node = Node(redis_url, narrow_pooler.dsn(name), ttl=6)
+    crowd = Crowd(narrow_pooler, node.postgres)
+
+    def wait(lease: Lease) -> None:
+        crowd.take()
+        crowd.wait_for_waiters(1)
+        renewed = truth.heartbeat()
+        crowd.leave()
+        eventually(lambda: truth.heartbeat() > renewed)
+        lease.ensure_held()
+
+    node.before = wait
+    node.run()
+    assert (node.errors, node.ran) == ([], [1])
+    truth.check_done_once()
+
+
+def test_an_end_that_finds_every_slot_of_the_pool_taken_is_recorded_when_there_is_one(
+    redis_url: str, database: str, narrow_pooler: PgBouncer, postgres_server: PostgresServer
+) -> None:
+    name = database.rpartition("/")[2]
+    truth = Truth(redis_url, postgres_server.dsn(name))
+    node = Node(redis_url, narrow_pooler.dsn(name), ttl=6)
+    crowd, crowded = Crowd(narrow_pooler, node.postgres), threading.Event()
+    work = node.work
+
+    def then_crowd(lease: Lease) -> None:
+        work(lease)
+        crowd.take()
+        crowded.set()
+
+    node.work = then_crowd  # type: ignore[method-assign]
+    runner = threading.Thread(target=node.run)
+    runner.start()
+    assert crowded.wait(20)
+    eventually(lambda: not keepers())  # from here on it is the job that asks
+    crowd.wait_for_waiters(2)  # nothing was heard, and it is sent again
+    assert truth.outcomes() == ["running"]
+    crowd.leave()
+    runner.join(30)
     assert (node.errors, node.ran) == ([], [1])
     truth.check_done_once()
 
