@@ -28,8 +28,9 @@ from airflow_exclusive.standby import gate, standby
 from airflow_exclusive.stores.postgres.async_statuses import AsyncPostgresStatuses
 from airflow_exclusive.stores.redis.async_locks import AsyncRedisLocks
 from airflow_exclusive.stores.redis.scripts import lock_key
+from tests.support.disturbed import disturbed
 from tests.support.ledger import JOB, NEXT_TICK, TASK, TICK, count_looks
-from tests.support.proxy import HANGING, REPLY_LOST, PostgresProtocol, Proxy, RedisProtocol, script, sql
+from tests.support.proxy import FAULTS, HANGING, PostgresProtocol, Proxy, RedisProtocol, script, sql
 
 FOREVER = float("inf")
 
@@ -377,20 +378,30 @@ def test_a_reservation_outlives_its_trigger(place: Place) -> None:
     assert place.lock() == "ticket"
 
 
-@pytest.mark.parametrize("wire", ["look", "acquire"])
-def test_a_lost_reply_is_asked_for_again(place: Place, wire: str) -> None:
+TRUTH = {"look": sql("look"), "left_behind": sql("left_behind")}
+GATE = {name: script(name, by_keeper=True) for name in ("acquire", "release")}
+
+
+@disturbed({**TRUTH, **GATE}, kinds=[*FAULTS, HANGING])
+def test_a_waiter_whose_question_is_disturbed_gets_its_turn_once(
+    place: Place, step: str, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It meets the lock of an attempt that has ended, so it asks all there is to ask."""
+    if kind == HANGING:
+        monkeypatch.setattr(AsyncPostgresStatuses.__init__, "__kwdefaults__", {"answer_within": 1.0})
+        monkeypatch.setattr(AsyncRedisLocks.__init__, "__kwdefaults__", {"timeout": 1.0})
+    lease = place.hold(NEXT_TICK)
+    lease.finish()
+    place.guard.locks.acquire(JOB, lease.owner, 300)
     with proxied(place) as (there, truth, gated):
-        fault = (
-            truth.arm(sql("look"), REPLY_LOST)
-            if wire == "look"
-            else gated.arm(script("acquire", by_keeper=True), REPLY_LOST)
-        )
+        fault = truth.arm(TRUTH[step], kind) if step in TRUTH else gated.arm(GATE[step], kind)
         woken = played(lambda: there.turn("ticket"))
     assert fault.hit.is_set()
     assert (woken.outcome, place.lock()) == ("free", "ticket")
 
 
-def test_the_databases_clock_is_asked_for_again_when_its_reply_is_lost(place: Place) -> None:
+@disturbed({"now": sql("now")})
+def test_the_databases_clock_that_is_disturbed_is_asked_for_again(place: Place, step: str, kind: str) -> None:
     moment = place.guard.statuses.clock() - 100
 
     async def since(there: Place) -> float:
@@ -398,7 +409,7 @@ def test_the_databases_clock_is_asked_for_again_when_its_reply_is_lost(place: Pl
             return await waiting.since(moment)
 
     with proxied(place) as (there, truth, _):
-        fault = truth.arm(sql("now"), REPLY_LOST)
+        fault = truth.arm(sql(step), kind, seconds=0.3)
         began = played(lambda: since(there))
     assert fault.hit.is_set()
     assert 100 <= clock() - began < 160

@@ -9,6 +9,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from importlib.resources import files
 from typing import Any
 
 import psycopg
@@ -17,17 +18,20 @@ import pytest
 from airflow_exclusive.core.admission import Admitted, AlreadyDone, Busy
 from airflow_exclusive.core.errors import StaleWrite, StoreUnavailable
 from airflow_exclusive.core.lease import Lease
+from airflow_exclusive.core.patience import Elsewhere
 from airflow_exclusive.guard import JobGuard
 from airflow_exclusive.node import clock
+from airflow_exclusive.stores.postgres.statements import DEFAULT_SCHEMA, statement
 from airflow_exclusive.stores.redis.address import Address
-from airflow_exclusive.stores.redis.scripts import lock_key
+from airflow_exclusive.stores.redis.scripts import digest, lock_key, lua
+from tests.contract import test_standby  # noqa: F401 - what it disturbs is to be known
+from tests.support.disturbed import DISTURBED, disturbed
 from tests.support.jobs import JobProcess, alive
 from tests.support.ledger import JOB, NEXT_TICK, TASK, TICK, Ledger, request
-from tests.support.proxied_node import TTL, Proxied, proxied, settings
+from tests.support.proxied_node import TTL, Proxied, heard, proxied, settings
 from tests.support.proxy import (
     COPIED,
     DUPLICATED,
-    FAULTS,
     FOR_EVER,
     HANGING,
     HELD,
@@ -46,11 +50,24 @@ REDIS_STEPS = {"acquire": script("acquire"), "release": script("release")}
 POSTGRES_STEPS = {"claim": sql("claim"), "finish": sql("finish")}
 RENEWALS = {"renewal in Redis": script("acquire", by_keeper=True), "renewal in Postgres": sql("renew")}
 STEPS: dict[str, Matches] = {**REDIS_STEPS, **POSTGRES_STEPS, **RENEWALS}
-EFFECT = {"fence": sql("fence"), "mark": sql("mark"), "write": words("INSERT INTO effect"), "commit": words("COMMIT")}
+ANSWERS = {
+    name: sql(name) for name in ("claim", "look", "refuse", "left_behind", "confirm", "withdraw", "renew", "held")
+}
+EFFECT = {
+    "BEGIN": words("BEGIN"),
+    "begin": sql("begin"),
+    "fence": sql("fence"),
+    "mark": sql("mark"),
+    "write": words("INSERT INTO effect"),
+    "intact": sql("intact"),
+    "commit": words("COMMIT"),
+}
 CUT = [REQUEST_LOST, REPLY_LOST]
 BY_HAND = {"who runs": sql("status"), "release by hand": sql("release"), "release": script("release")}
 LEFT_LOCK = {"whose lock": words("GET\n"), "release": script("release")}
 LAST_RITES = {"finish": sql("finish"), "release": script("release", by_keeper=True)}
+BY_A_PERSON = ("doctor", "history", "migration", "purge", "refusals")
+"""How the names of those begin that no attempt depends on."""
 SILENT = [HANGING, UNHEARD]
 SHORT_TTL = 4.0
 CLEARED = replace(TASK, try_number=2, cleared_tries=1)
@@ -84,8 +101,7 @@ def renewed_after(fault: Fault, lease: Lease) -> None:
     lease.ensure_held()
 
 
-@pytest.mark.parametrize("kind", FAULTS)
-@pytest.mark.parametrize("step", [*REDIS_STEPS, *POSTGRES_STEPS])
+@disturbed({**REDIS_STEPS, **POSTGRES_STEPS})
 def test_a_step_that_is_disturbed_is_done_once(world: Proxied, step: str, kind: str) -> None:
     fault = arm(world, step, kind)
     began = clock()
@@ -97,13 +113,12 @@ def test_a_step_that_is_disturbed_is_done_once(world: Proxied, step: str, kind: 
     world.truth.check_done_once()
 
 
-@pytest.mark.parametrize("kind", FAULTS)
-@pytest.mark.parametrize("step", ["claim", "look"])
+@disturbed(ANSWERS, "claim", "look")
 def test_a_takeover_that_is_disturbed_is_made_once(world: Proxied, step: str, kind: str) -> None:
     ledger = Ledger(world.truth.postgres)
     ledger.claim(0, request())  # long ago
     ledger.close()
-    fault = world.postgres.arm(sql(step), kind)
+    fault = world.postgres.arm(ANSWERS[step], kind)
     world.node.run()
     assert fault.hit.is_set()
     assert (world.node.errors, world.node.ran) == ([], [2])
@@ -113,8 +128,7 @@ def test_a_takeover_that_is_disturbed_is_made_once(world: Proxied, step: str, ki
     world.truth.check_free()
 
 
-@pytest.mark.parametrize("kind", FAULTS)
-@pytest.mark.parametrize("step", RENEWALS)
+@disturbed(RENEWALS)
 def test_a_renewal_that_is_disturbed_does_not_end_the_lease(world: Proxied, step: str, kind: str) -> None:
     fault = arm(world, step, kind)
     world.node.ttl = SHORT_TTL
@@ -125,11 +139,52 @@ def test_a_renewal_that_is_disturbed_does_not_end_the_lease(world: Proxied, step
     world.truth.check_done_once()
 
 
-# Within its transaction nobody sends a mark or a write again, and no connection repeats one by itself.
-@pytest.mark.parametrize(
-    ("step", "kind"),
-    [(step, kind) for step in EFFECT for kind in FAULTS if kind != DUPLICATED or step not in ("mark", "write")],
-)
+@disturbed(ANSWERS, "held")
+def test_a_question_after_a_fixed_lease_that_is_disturbed_does_not_end_it(world: Proxied, step: str, kind: str) -> None:
+    fault = world.postgres.arm(ANSWERS[step], kind, seconds=0.3)
+
+    def ask(lease: Lease) -> None:
+        assert fault.hit.wait(world.node.ttl)
+        heard(lease)
+        lease.ensure_held()
+
+    world.node.ttl, world.node.policies, world.node.before = 6, {"renew": False}, ask
+    world.node.run()
+    assert (world.node.errors, world.node.ran) == ([], [1])
+    world.truth.check_done_once()
+
+
+@disturbed(REDIS_STEPS, "acquire")
+def test_a_lock_that_is_to_last_as_long_as_a_long_lease_does(world: Proxied, step: str, kind: str) -> None:
+    """It is taken for a moment, and again when there is a claim."""
+    fault = world.redis.arm(REDIS_STEPS[step], kind, nth=2)
+    left: list[int] = []
+    world.node.ttl = 60
+    with Address.parse(world.truth.redis).connect(timeout=5, tries_again=1) as client:
+        world.node.before = lambda _: left.append(client.ttl(lock_key(JOB)))
+        world.node.run()
+    assert fault.hit.is_set()
+    assert left[0] > 30
+    assert (world.node.errors, world.node.ran) == ([], [1])
+    world.truth.check_done_once()
+
+
+@disturbed(REDIS_STEPS, "acquire")
+def test_a_reservation_that_is_traded_is_so_once(world: Proxied, step: str, kind: str) -> None:
+    with world.truth.guard() as other, JobGuard(redis=world.node.redis, postgres=world.node.postgres) as guard:
+        other.locks.acquire(JOB, "ticket", 30)
+        fault = world.redis.arm(REDIS_STEPS[step], kind)
+        began = clock()
+        lease = admitted(guard, elsewhere=Elsewhere(ticket="ticket"))
+        assert clock() - began < TTL / 2
+        assert fault.hit.is_set()
+        assert world.truth.lock() == lease.owner
+        lease.finish()
+    assert world.truth.outcomes() == ["success"]
+    assert world.truth.lock() is None
+
+
+@disturbed(EFFECT, sent_once=["begin", "mark", "write"])
 def test_an_effect_that_is_disturbed_is_made_once(world: Proxied, step: str, kind: str) -> None:
     fault = world.postgres.arm(EFFECT[step], kind)
     world.node.run()
@@ -139,8 +194,7 @@ def test_an_effect_that_is_disturbed_is_made_once(world: Proxied, step: str, kin
     world.truth.check_done_once()
 
 
-@pytest.mark.parametrize("kind", FAULTS)
-@pytest.mark.parametrize("step", ["look", "refuse"])
+@disturbed(ANSWERS, "look", "refuse")
 @pytest.mark.parametrize("why", ["busy", "done"])
 def test_who_is_refused_is_told_so_and_noted_once(world: Proxied, step: str, kind: str, why: str) -> None:
     with world.truth.guard() as other:
@@ -150,7 +204,7 @@ def test_who_is_refused_is_told_so_and_noted_once(world: Proxied, step: str, kin
             runner.lease.finish()
             runner = other.admit(JOB, run_key=NEXT_TICK, settings=settings())
             assert isinstance(runner, Admitted)
-        fault = world.postgres.arm(sql(step), kind)
+        fault = world.postgres.arm(ANSWERS[step], kind)
         began = clock()
         with JobGuard(redis=world.node.redis, postgres=world.node.postgres) as guard:
             answer = guard.admit(JOB, run_key=TICK, settings=settings())
@@ -163,9 +217,9 @@ def test_who_is_refused_is_told_so_and_noted_once(world: Proxied, step: str, kin
     assert world.truth.lock() is None
 
 
-@pytest.mark.parametrize("kind", FAULTS)
-def test_a_refused_result_is_noted_once(world: Proxied, kind: str) -> None:
-    fault = world.postgres.arm(sql("refuse"), kind)
+@disturbed(ANSWERS, "refuse")
+def test_a_refused_result_is_noted_once(world: Proxied, step: str, kind: str) -> None:
+    fault = world.postgres.arm(ANSWERS[step], kind)
     with world.truth.guard() as other:
         world.node.before = lambda _: other.release(JOB, reason="node-a burns")  # type: ignore[assignment, return-value]
         world.node.work = world.node.before  # type: ignore[method-assign]  # its effect would be refused sooner
@@ -176,13 +230,13 @@ def test_a_refused_result_is_noted_once(world: Proxied, kind: str) -> None:
     assert world.truth.outcomes() == ["released"]
 
 
-@pytest.mark.parametrize("kind", FAULTS)
-def test_who_meets_a_lock_that_an_ended_attempt_left_does_not_wait_for_it(world: Proxied, kind: str) -> None:
+@disturbed(ANSWERS, "left_behind")
+def test_who_meets_a_lock_that_an_ended_attempt_left_does_not_wait_for_it(world: Proxied, step: str, kind: str) -> None:
     with world.truth.guard() as other:
         ended = admitted(other, NEXT_TICK)
         ended.finish()
         other.locks.acquire(JOB, ended.owner, 60)
-    fault = world.postgres.arm(sql("left_behind"), kind)
+    fault = world.postgres.arm(ANSWERS[step], kind)
     began = clock()
     world.node.run()
     assert clock() - began < TTL / 2
@@ -192,12 +246,12 @@ def test_who_meets_a_lock_that_an_ended_attempt_left_does_not_wait_for_it(world:
     assert (world.truth.effects(), world.truth.lock()) == (1, None)
 
 
-@pytest.mark.parametrize("kind", FAULTS)
-def test_a_success_that_airflow_showed_is_confirmed(world: Proxied, kind: str) -> None:
+@disturbed(ANSWERS, "confirm")
+def test_a_success_that_airflow_showed_is_confirmed(world: Proxied, step: str, kind: str) -> None:
     with JobGuard(redis=world.node.redis, postgres=world.node.postgres) as guard:
         admitted(guard, TICK, source=TASK).finish()
         assert isinstance(guard.peek(JOB, run_key=TICK, source=CLEARED), AlreadyDone)
-        fault = world.postgres.arm(sql("confirm"), kind)
+        fault = world.postgres.arm(ANSWERS[step], kind)
         guard.confirm(JOB, TICK, TASK)
         assert fault.hit.is_set()
         assert guard.peek(JOB, run_key=TICK, source=CLEARED) is None
@@ -214,8 +268,7 @@ def test_a_copy_of_a_confirmation_does_not_confirm_the_success_that_came_after(w
         assert isinstance(guard.peek(JOB, run_key=TICK, source=retry), AlreadyDone), "nobody has cleared it again"
 
 
-@pytest.mark.parametrize("kind", FAULTS)
-@pytest.mark.parametrize("step", BY_HAND)
+@disturbed(BY_HAND)
 def test_a_person_who_releases_a_job_is_told_whom_that_ended(world: Proxied, step: str, kind: str) -> None:
     with world.truth.guard() as other, JobGuard(redis=world.node.redis, postgres=world.node.postgres) as guard:
         runner = admitted(other)
@@ -255,8 +308,7 @@ def test_a_release_that_is_sent_again_leaves_who_came_meanwhile_alone(world: Pro
     assert world.truth.outcomes() == ["released", "success"]
 
 
-@pytest.mark.parametrize("kind", FAULTS)
-@pytest.mark.parametrize("step", LEFT_LOCK)
+@disturbed(LEFT_LOCK)
 def test_a_lock_that_was_left_is_freed_by_hand(world: Proxied, step: str, kind: str) -> None:
     with JobGuard(redis=world.node.redis, postgres=world.node.postgres) as guard:
         guard.locks.acquire(JOB, "somebody who never claimed", 60)
@@ -282,8 +334,7 @@ def test_a_left_lock_that_is_freed_twice_is_not_that_of_who_came_meanwhile(world
     assert world.truth.outcomes() == ["success"]
 
 
-@pytest.mark.parametrize("kind", FAULTS)
-@pytest.mark.parametrize("step", LAST_RITES)
+@disturbed(LAST_RITES)
 def test_the_keeper_of_a_killed_job_closes_it_at_once(world: Proxied, step: str, kind: str) -> None:
     proxy = world.redis if step == "release" else world.postgres
     fault = proxy.arm(LAST_RITES[step], kind)
@@ -338,6 +389,19 @@ def test_a_waiter_whose_wake_up_is_disturbed_is_next_all_the_same(world: Proxied
     assert (world.node.errors, world.node.ran) == ([], [2])
     assert world.truth.outcomes() == ["failed", "success"]
     assert world.truth.effects() == 1
+
+
+def test_no_step_is_forgotten() -> None:
+    """Neither by these tests nor by those of who waits without a worker."""
+    sent = {f"{name}.sql": statement(name, DEFAULT_SCHEMA) for name in names_in("postgres", "sql")}
+    sent |= {f"{name}.lua by the job": f"EVALSHA\n{digest(name)}" for name in names_in("redis", "lua")}
+    sent |= {f"{name}.lua by others": f"EVAL\n{lua(name)}" for name in names_in("redis", "lua")}
+    left_out = {name for name, text in sent.items() if not any(matches(text.encode()) for matches in DISTURBED)}
+    assert {name for name in left_out if not name.startswith(BY_A_PERSON)} == set()
+
+
+def names_in(store: str, folder: str) -> list[str]:
+    return [file.name.partition(".")[0] for file in (files(f"airflow_exclusive.stores.{store}") / folder).iterdir()]
 
 
 @pytest.mark.parametrize("step", STEPS)
@@ -396,8 +460,25 @@ def test_a_release_that_never_arrives_keeps_nobody_waiting(world: Proxied) -> No
 def test_a_step_that_nothing_is_heard_of_is_made_again_in_time(world: Proxied, step: str, kind: str) -> None:
     """As when a server's machine goes down: no connection breaks, nothing comes."""
     fault = arm(world, step, kind)
+    began = world.truth.clock()
+    world.node.run()
+    assert world.truth.clock() - began < 0.8 * TTL, "while there still was time to make use of it"
+    assert fault.hit.is_set()
+    assert (world.node.errors, world.node.ran) == ([], [1])
+    world.truth.check_done_once()
+
+
+@disturbed(ANSWERS, "renew")
+def test_a_renewal_by_a_job_that_is_heard_of_late_is_made_once(world: Proxied, step: str, kind: str) -> None:
+    """Before its work begins, and its keeper: the claim has taken half of the lease."""
+    arm(world, "claim", HANGING, times=2)
+    fault = world.postgres.arm(ANSWERS[step], kind, seconds=0.3)
+    seen: list[int] = []
+    world.node.ttl = SHORT_TTL
+    world.node.before = lambda _: seen.append(fault.seen)
     world.node.run()
     assert fault.hit.is_set()
+    assert seen[0] == (2 if kind in CUT else 1), "there is no keeper yet"
     assert (world.node.errors, world.node.ran) == ([], [1])
     world.truth.check_done_once()
 
@@ -467,6 +548,20 @@ def test_who_is_told_to_stop_while_it_asks_keeps_nobody_out(world: Proxied, step
     assert [(note.reason, "Told" in note.detail) for note in notes] == [("withdrawn", True)] * (step == "claim")
     made = kind == UNHEARD and step == "claim"
     assert world.truth.outcomes() == [*["failed"] * made, "success"]
+    assert world.truth.lock() is None
+
+
+@disturbed(ANSWERS, "withdraw")
+def test_a_withdrawal_that_is_disturbed_ends_the_claim_and_is_noted_once(world: Proxied, step: str, kind: str) -> None:
+    unheard = arm(world, "claim", UNHEARD)
+    fault = world.postgres.arm(ANSWERS[step], kind, seconds=0.3)
+    with JobGuard(redis=world.node.redis, postgres=world.node.postgres) as guard, told_to_stop(unheard.hit):
+        guard.admit(JOB, run_key=TICK, settings=settings(3600, renew=False))
+    assert fault.hit.is_set()
+    with world.truth.guard() as other:
+        admitted(other).finish()
+        assert [note.reason for note in other.refusals(JOB)] == ["withdrawn"]
+    assert world.truth.outcomes() == ["failed", "success"]
     assert world.truth.lock() is None
 
 
@@ -547,8 +642,7 @@ def test_a_copy_of_a_claim_that_was_refused_begins_nothing(world: Proxied, why: 
     assert world.truth.outcomes() == ["success"]
 
 
-@pytest.mark.parametrize("kind", FAULTS)
-@pytest.mark.parametrize("step", ["acquire", "claim", "release"])
+@disturbed(STEPS, "acquire", "claim", "release")
 def test_who_is_refused_behind_the_gate_leaves_nothing_there(world: Proxied, step: str, kind: str) -> None:
     with world.truth.guard() as other, JobGuard(redis=world.node.redis, postgres=world.node.postgres) as guard:
         runner = admitted(other, NEXT_TICK)

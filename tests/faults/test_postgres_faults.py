@@ -31,7 +31,7 @@ from airflow_exclusive.stores.postgres.schema import upgrade
 from airflow_exclusive.stores.postgres.statements import DEFAULT_SCHEMA, functions, statement
 from tests.contract.test_effects import Attempt
 from tests.support.ledger import JOB, NEXT_TICK, TASK, TICK, Ledger, request
-from tests.support.proxied_node import Node, Truth, keepers, settings
+from tests.support.proxied_node import Node, Truth, heard, keepers, settings
 from tests.support.servers import OddPostgres, SystemPostgres
 from tests.support.waiting import eventually
 
@@ -244,23 +244,15 @@ def test_a_job_with_a_fixed_lease_works_on_though_its_keepers_question_is_struck
     node.ttl, node.policies = 9, {"renew": False}
 
     def ask(lease: Lease) -> None:
-        (keeper,) = keepers()
         with blocked(node.postgres, TABLE[name]):
             strike(node.postgres, name, how)
-            eventually(lambda: keeper.num_threads() == 1)  # it has been told
-        turns = turns_of(lease)
-        eventually(lambda: turns_of(lease) > turns + 1)
+            heard(lease)
         lease.ensure_held()
 
     node.before = ask
     node.run()
     assert (node.errors, node.ran) == ([], [1])
     truth.check_done_once()
-
-
-def turns_of(lease: Lease) -> int:
-    """How often its keeper has looked around."""
-    return int(lease._keeper._page.read().turns)  # type: ignore[attr-defined]
 
 
 @struck("look", "refuse")

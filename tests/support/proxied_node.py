@@ -97,6 +97,11 @@ class Truth:
         assert status.heartbeat_at
         return status.heartbeat_at.timestamp()
 
+    def clock(self) -> float:
+        """The database's."""
+        with self.guard() as guard:
+            return guard.statuses.clock()
+
     def wait_for_renewals(self, number: int) -> None:
         for _ in range(number):
             before = self.heartbeat()
@@ -147,6 +152,19 @@ def keepers() -> list[psutil.Process]:
         except psutil.Error:
             continue
     return found
+
+
+def heard(lease: Lease) -> None:
+    """Wait until the keeper of a fixed lease has taken in what its question came to."""
+    (keeper,) = keepers()
+    eventually(lambda: keeper.num_threads() == 1)
+    before = _turns(lease)
+    eventually(lambda: _turns(lease) > before + 1)
+
+
+def _turns(lease: Lease) -> int:
+    """How often its keeper has looked around."""
+    return int(lease._keeper._page.read().turns)  # type: ignore[attr-defined]
 
 
 @dataclass
