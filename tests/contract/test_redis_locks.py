@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 import redis
@@ -180,14 +180,33 @@ def test_a_server_that_is_away_is_named_without_its_password() -> None:
         locks.close()
 
 
-def test_a_server_that_says_nothing_is_not_waited_for_for_ever() -> None:
+REQUESTS: dict[str, Callable[[RedisLocks], object]] = {
+    "acquire": lambda locks: locks.acquire(JOB, "a", 30),
+    "release": lambda locks: locks.release(JOB, "a"),
+}
+
+
+@pytest.mark.parametrize("request_", REQUESTS)
+def test_a_server_that_says_nothing_is_asked_twice_each_time_on_a_new_connection(request_: str) -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         locks = RedisLocks(f"redis://127.0.0.1:{silent.getsockname()[1]}/0", timeout=0.1)
-        began = time.monotonic()
-        with pytest.raises(StoreUnavailable):
-            locks.acquire(JOB, "a", 30)
-        assert time.monotonic() - began < 5
+        with pytest.raises(StoreUnavailable, match="doesn't answer"):
+            REQUESTS[request_](locks)
         locks.close()
+        silent.setblocking(False)
+        for _ in range(2):
+            silent.accept()[0].close()
+        with pytest.raises(BlockingIOError):
+            silent.accept()
+
+
+def test_who_waits_sleeps_on_past_the_limit_for_an_answer(redis_url: str, client: redis.Redis) -> None:
+    """No wait takes longer than an answer may, so a longer one is several."""
+    waiter = RedisLocks(redis_url, timeout=0.2)
+    began = time.monotonic()
+    waiter.wait_for_release(JOB, 1)
+    assert time.monotonic() - began >= 1
+    waiter.close()
 
 
 def test_a_wrong_password_is_a_matter_for_the_administrator(redis_url: str) -> None:

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import multiprocessing
-import os
 import signal
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from importlib.resources import files
 from typing import Any
@@ -44,6 +42,7 @@ from tests.support.proxy import (
     sql,
     words,
 )
+from tests.support.told import told_to_stop
 from tests.support.waiting import eventually
 
 REDIS_STEPS = {"acquire": script("acquire"), "release": script("release")}
@@ -514,33 +513,11 @@ def test_who_is_refused_unheard_asks_again(
 # askers that never learn the answer
 
 
-class Told(BaseException):
-    """What a signal's handler raises."""
-
-
-@contextmanager
-def told_to_stop(when: threading.Event) -> Iterator[None]:
-    """This process gets SIGTERM as soon as that has happened."""
-
-    def stop(*_: object) -> None:
-        raise Told
-
-    before = signal.signal(signal.SIGTERM, stop)
-    killer = threading.Thread(target=lambda: when.wait(TTL) and os.kill(os.getpid(), signal.SIGTERM))
-    killer.start()
-    try:
-        with pytest.raises(Told):
-            yield
-    finally:
-        killer.join()
-        signal.signal(signal.SIGTERM, before)
-
-
 @pytest.mark.parametrize("step", ["acquire", "claim"])
 @pytest.mark.parametrize("kind", SILENT)
 def test_who_is_told_to_stop_while_it_asks_keeps_nobody_out(world: Proxied, step: str, kind: str) -> None:
     fault = arm(world, step, kind)
-    with JobGuard(redis=world.node.redis, postgres=world.node.postgres) as guard, told_to_stop(fault.hit):
+    with JobGuard(redis=world.node.redis, postgres=world.node.postgres) as guard, told_to_stop(fault.hit.wait):
         guard.admit(JOB, run_key=TICK, settings=settings(3600, renew=False))
     with world.truth.guard() as other:
         admitted(other).finish()
@@ -592,7 +569,7 @@ def _ask_for_an_hour(redis: str, postgres: str) -> None:
 
 def test_a_claim_that_is_made_after_its_asker_has_gone_is_none(world: Proxied) -> None:
     fault = arm(world, "claim", HANGING)
-    with JobGuard(redis=world.node.redis, postgres=world.node.postgres) as guard, told_to_stop(fault.hit):
+    with JobGuard(redis=world.node.redis, postgres=world.node.postgres) as guard, told_to_stop(fault.hit.wait):
         guard.admit(JOB, run_key=TICK, settings=settings(3600, renew=False))
     assert world.postgres.send_copies(fault) == 1
     with world.truth.guard() as other:
@@ -617,7 +594,7 @@ def test_a_claim_that_is_stopped_halfway_meets_its_withdrawal(world: Proxied, da
 
         watcher_thread = threading.Thread(target=watch)
         watcher_thread.start()
-        with JobGuard(redis=world.node.redis, postgres=world.node.postgres) as guard, told_to_stop(waiting):
+        with JobGuard(redis=world.node.redis, postgres=world.node.postgres) as guard, told_to_stop(waiting.wait):
             guard.admit(JOB, run_key=TICK, settings=settings(3600, renew=False))
         watcher_thread.join()
     with world.truth.guard() as other:

@@ -1,24 +1,31 @@
-"""The gate restarted, emptied, full, forgetful, slow and away, Redis or Valkey: never a second run, none too few."""
+"""The gate restarted, emptied, full, forgetful, slow, away, frozen, Redis or Valkey: no second run, none too few."""
 
 from __future__ import annotations
 
+import signal
 import threading
 from collections.abc import Callable, Iterator
-from typing import TypeAlias
+from contextlib import ExitStack, contextmanager
+from typing import Any, TypeAlias
 
 import psycopg
 import pytest
 
 from airflow_exclusive.core.admission import Admitted, AlreadyDone, Busy
 from airflow_exclusive.core.errors import StoreUnavailable
+from airflow_exclusive.core.gate import _ASKS_FOR as ASKS_FOR
 from airflow_exclusive.core.lease import Lease
+from airflow_exclusive.core.ports import LockAnswer
+from airflow_exclusive.guard import JobGuard
 from airflow_exclusive.node import clock
-from airflow_exclusive.stores.redis.locks import RedisLocks
+from airflow_exclusive.stores.redis.address import LONGEST_BACKOFF
+from airflow_exclusive.stores.redis.locks import ANSWER_WITHIN, TRIES_AGAIN, RedisLocks
 from airflow_exclusive.stores.redis.scripts import lock_key
 from tests.support.ledger import JOB, NEXT_TICK, TICK
 from tests.support.proxied_node import Node, Truth, proxied, settings
-from tests.support.proxy import SLOW
+from tests.support.proxy import SLOW, UNHEARD, sql
 from tests.support.servers import BreakableValkey, SystemRedis
+from tests.support.told import told_to_stop
 from tests.support.waiting import eventually
 
 KEY = lock_key(JOB)
@@ -220,3 +227,134 @@ def test_a_gate_that_comes_back_has_the_lock_until_the_end(gate: Gate, node: Nod
         gate.start()
     assert (node.errors, node.ran) == ([], [1])
     truth.check_done_once()
+
+
+@pytest.fixture
+def unheard(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Who has asked the gate for the lock and got no answer."""
+    owners: list[str] = []
+    acquire = RedisLocks.acquire
+
+    def noted(self: RedisLocks, job_name: str, owner: str, *rest: Any) -> LockAnswer:
+        try:
+            return acquire(self, job_name, owner, *rest)
+        except StoreUnavailable:
+            owners.append(owner)
+            raise
+
+    monkeypatch.setattr(RedisLocks, "acquire", noted)
+    return owners
+
+
+# frozen
+
+
+@contextmanager
+def frozen(server: Gate) -> Iterator[None]:
+    """Nothing of it runs; its machine goes on taking connections, and acknowledging what is sent."""
+    assert server.daemon is not None
+    server.daemon.send(signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        server.daemon.send(signal.SIGCONT)
+
+
+@contextmanager
+def impatient() -> Iterator[None]:
+    """Who comes meanwhile waits a quarter as long for an answer of the gate."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(RedisLocks.__init__.__kwdefaults__, "timeout", ANSWER_WITHIN / 4)
+        yield
+
+
+def test_a_gate_that_says_nothing_is_waited_for_no_longer_than_documented() -> None:
+    """At worst the last pause begins when the time is nearly over; the last answer comes after that, and leaving."""
+    request = (1 + TRIES_AGAIN) * ANSWER_WITHIN + TRIES_AGAIN * LONGEST_BACKOFF
+    assert request < 5, "then Airflow kills who was told to stop"
+    assert ASKS_FOR + 3 * request <= 25
+
+
+def test_fail_admits_nobody_while_the_gate_is_frozen(
+    gate: Gate, node: Node, truth: Truth, unheard: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("airflow_exclusive.core.gate._ASKS_FOR", ASKS_FOR / 4)
+    with impatient(), truth.guard() as guard:
+        assert guard.locks.owner(JOB) is None  # its connection is open when the server freezes
+        began = clock()
+        with frozen(gate), pytest.raises(StoreUnavailable, match=r"Redis at \S+ doesn't answer: "):
+            guard.admit(JOB, run_key=TICK, settings=settings())
+        assert ASKS_FOR / 4 <= clock() - began < 25, "no more than four times as long, on a machine that has much to do"
+        assert len(unheard) > 1
+        assert [refusal.reason for refusal in guard.refusals(JOB)] == ["withdrawn"]
+    node.run()
+    assert (node.errors, node.ran) == ([], [1])
+    truth.check_done_once()
+
+
+def test_postgres_decides_alone_while_the_gate_is_frozen(gate: Gate, node: Node, truth: Truth) -> None:
+    node.policies = {"on_redis_down": "postgres"}
+    began = clock()
+    with impatient(), frozen(gate):
+        node.run()
+    assert clock() - began < 10
+    assert (node.errors, node.ran) == ([], [1])
+    truth.check_done_once_but_for_its_lock()
+
+
+def test_a_job_whose_gate_is_frozen_past_its_ttl_goes_on_and_ends(gate: Gate, node: Node, truth: Truth) -> None:
+    answers: list[object] = []
+
+    def freeze(lease: Lease) -> None:
+        assert gate.client.get(KEY) == lease.owner
+        standing_still.enter_context(frozen(gate))
+        began = truth.heartbeat()
+        eventually(lambda: truth.heartbeat() > began + node.ttl, 60, every=0.1)
+        with truth.guard() as other:
+            answers.append(other.admit(JOB, run_key=TICK, settings=settings(on_redis_down="postgres")))
+        lease.ensure_held()
+
+    node.ttl, node.before = 4, freeze
+    with impatient(), ExitStack() as standing_still:
+        node.run()
+    assert (node.errors, node.ran) == ([], [1])
+    assert [type(answer) for answer in answers] == [Busy]
+    truth.check_done_once_but_for_its_lock()
+
+
+def test_who_is_told_to_stop_while_it_asks_has_withdrawn_before_the_gate_is_left(
+    gate: Gate, database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However long a frozen gate is waited for: who is killed meanwhile must have withdrawn."""
+    monkeypatch.setitem(RedisLocks.__init__.__kwdefaults__, "timeout", 60.0)
+    freezing = ExitStack()
+    seen: list[object] = []
+
+    def watch(guard: JobGuard) -> None:
+        try:
+            eventually(lambda: guard.refusals(JOB))
+            seen.append(guard.peek(JOB, run_key=TICK))
+        finally:
+            freezing.close()
+
+    with proxied(gate.url(), database) as world, world.truth.guard() as other:
+        fault = world.postgres.arm(sql("claim"), UNHEARD)
+        watcher = threading.Thread(target=watch, args=[other])
+
+        def frozen_then(timeout: float) -> bool:
+            unanswered = fault.hit.wait(timeout)
+            freezing.enter_context(frozen(gate))
+            watcher.start()
+            return unanswered
+
+        with (
+            freezing,
+            JobGuard(redis=world.node.redis, postgres=world.node.postgres) as guard,
+            told_to_stop(frozen_then),
+        ):
+            guard.admit(JOB, run_key=TICK, settings=settings(3600, renew=False))
+        watcher.join()
+        assert seen == [None], "nobody is kept out"
+        assert [refusal.reason for refusal in other.refusals(JOB)] == ["withdrawn"]
+        assert world.truth.outcomes() == ["failed"]
+        assert world.truth.lock() is None

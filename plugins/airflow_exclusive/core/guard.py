@@ -257,14 +257,14 @@ class Guard:
 
     def _withdraw(self, request: Request, error: BaseException) -> None:
         """Nobody knows what became of this owner's last request, or will become of it: it is to keep nobody out."""
+        no_claim = isinstance(error, ExclusiveError) and not isinstance(error, StoreUnavailable)
         with undisturbed():
+            if not no_claim:
+                try:
+                    self.statuses.withdraw(request, unheard(error))
+                except ExclusiveError as unavailable:
+                    log.info("what %s may have got lapses by itself: %s", request.job_name, unavailable)
             self._gate.leave(request.job_name, request.owner)
-            if isinstance(error, ExclusiveError) and not isinstance(error, StoreUnavailable):
-                return  # then there is no claim
-            try:
-                self.statuses.withdraw(request, unheard(error))
-            except ExclusiveError as unavailable:
-                log.info("what %s may have got lapses by itself: %s", request.job_name, unavailable)
 
     def _give_back(self, claim: Claim, error: BaseException) -> None:
         """Nobody will renew this claim: rather end it at once than let it lapse."""

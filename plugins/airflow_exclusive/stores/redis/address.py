@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 _PLAIN = ("redis", "rediss", "unix")
 _DEFAULT_PORT = {"sentinel": 26379, "cluster": 6379}
+LONGEST_BACKOFF = 0.5
+"""Seconds between two tries."""
 _SCHEMES = [f"{scheme}://" for scheme in (*_PLAIN, "redis+sentinel", "redis+cluster")]
 
 
@@ -99,7 +101,7 @@ class Address:
         if urlsplit(self.server).scheme != "unix":
             common["socket_keepalive"] = True
         new_retry = load("retry").Retry
-        retry = new_retry(ExponentialBackoff(cap=0.5, base=0.05), tries_again)
+        retry = new_retry(ExponentialBackoff(cap=LONGEST_BACKOFF, base=0.05), tries_again)
         if not self.kind:
             return load("client").Redis.from_url(self.server, retry=retry, **common)
         options = {**self._options(load("connection")), **common}

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from airflow_exclusive.core.ports import LockAnswer
 from airflow_exclusive.stores.redacted import redacted
 from airflow_exclusive.stores.redis.address import Address, clients
-from airflow_exclusive.stores.redis.locks import ErrorsMapped, lock_answer, pool_of
+from airflow_exclusive.stores.redis.locks import ANSWER_WITHIN, TRIES_AGAIN, ErrorsMapped, lock_answer, pool_of
 from airflow_exclusive.stores.redis.scripts import WAKE_UP_LASTS_MS, lock_key, lua, milliseconds, wake_key
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ log = logging.getLogger(__name__)
 class AsyncRedisLocks:
     """`AsyncLocks` at `url` (see `address.py`)."""
 
-    def __init__(self, url: str, *, timeout: float = 5.0) -> None:
+    def __init__(self, url: str, *, timeout: float = ANSWER_WITHIN) -> None:
         self._address = Address.parse(url)
         self._url, self._timeout = url, timeout
         self._one_by_one = asyncio.Lock()
@@ -52,7 +52,7 @@ class AsyncRedisLocks:
 
     @cached_property
     def _client(self) -> redis.asyncio.Redis:
-        return self._address.connect_async(timeout=self._timeout, tries_again=1)
+        return self._address.connect_async(timeout=self._timeout, tries_again=TRIES_AGAIN)
 
     async def _eval(self, script: str, keys: list[str], args: list[Any]) -> Any:
         from redis.exceptions import ReadOnlyError

@@ -18,7 +18,15 @@ from airflow_exclusive.stores.redis.scripts import WAKE_UP_LASTS_MS, digest, loc
 if TYPE_CHECKING:
     import redis
 
+ANSWER_WITHIN = 2.0
+"""Seconds after which a connection to Redis without an answer counts as broken. Twice that has to be less than the 5 s
+after which Airflow kills a task that is told to stop: who leaves tries to give its lock back until then."""
+
+TRIES_AGAIN = 1
+"""On a new connection, as a lost answer needs it. Who has to be patient asks anew."""
+
 _PROBE = "airflow-exclusive doctor"
+_SHORTEST_WAIT = 0.01
 _REPRESENTATION = re.compile(r"<redis\..*?> - ")
 """Of the client of each Sentinel that didn't help, with all its settings, before the reason."""
 _NO_GREETING = re.compile(r"Protocol Error|[Cc]onnection (closed|reset)|EOF occurred")
@@ -30,7 +38,7 @@ class RedisLocks:
     timeout: seconds to wait for a connection or a reply before the request is sent again.
     """
 
-    def __init__(self, url: str, *, timeout: float = 5.0) -> None:
+    def __init__(self, url: str, *, timeout: float = ANSWER_WITHIN) -> None:
         self._address = Address.parse(url)
         self._url, self._timeout = url, timeout
 
@@ -50,10 +58,13 @@ class RedisLocks:
     def wait_for_release(self, job_name: str, timeout: float) -> None:
         """Sleeps on the wake-up list; where the server doesn't answer, just sleeps."""
         until = time.monotonic() + timeout
+        woken: Any = None
         try:
             with ErrorsMapped(self._url):
-                # The reply must come before the socket's own timeout, or a wake-up would get lost.
-                self.client.blpop([wake_key(job_name)], timeout=min(timeout, self._timeout / 2))
+                while not woken and (left := until - time.monotonic()) > 0:
+                    # The reply must come before the socket's own timeout, or a wake-up would get lost. 0 is for ever.
+                    pause = max(_SHORTEST_WAIT, min(left, self._timeout / 2))
+                    woken = self.client.blpop([wake_key(job_name)], timeout=pause)
         except StoreUnavailable:
             time.sleep(max(0.0, min(until - time.monotonic(), 1.0)))
 
@@ -75,7 +86,7 @@ class RedisLocks:
 
     @cached_property
     def client(self) -> redis.Redis:
-        return self._address.connect(timeout=self._timeout, tries_again=3)
+        return self._address.connect(timeout=self._timeout, tries_again=TRIES_AGAIN)
 
     def _call(self, script: str, keys: list[str], args: list[Any]) -> Any:
         from redis.exceptions import NoScriptError, ReadOnlyError
