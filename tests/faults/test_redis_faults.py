@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import signal
 import threading
 from collections.abc import Callable, Iterator
@@ -14,14 +15,19 @@ import pytest
 from airflow_exclusive.core.admission import Admitted, AlreadyDone, Busy
 from airflow_exclusive.core.errors import StoreUnavailable
 from airflow_exclusive.core.gate import _ASKS_FOR as ASKS_FOR
+from airflow_exclusive.core.job import Request
 from airflow_exclusive.core.lease import Lease
+from airflow_exclusive.core.patience import Elsewhere, Patience
 from airflow_exclusive.core.ports import LockAnswer
+from airflow_exclusive.core.standby import Woken
 from airflow_exclusive.guard import JobGuard
 from airflow_exclusive.node import clock
+from airflow_exclusive.standby import gate as open_gate
+from airflow_exclusive.standby import standby
 from airflow_exclusive.stores.redis.address import LONGEST_BACKOFF
 from airflow_exclusive.stores.redis.locks import ANSWER_WITHIN, TRIES_AGAIN, RedisLocks
 from airflow_exclusive.stores.redis.scripts import lock_key
-from tests.support.ledger import JOB, NEXT_TICK, TICK
+from tests.support.ledger import JOB, NEXT_TICK, TASK, TICK, count_looks
 from tests.support.proxied_node import Node, Truth, proxied, settings
 from tests.support.proxy import SLOW, UNHEARD, sql
 from tests.support.servers import BreakableValkey, SystemRedis
@@ -29,6 +35,7 @@ from tests.support.told import told_to_stop
 from tests.support.waiting import eventually
 
 KEY = lock_key(JOB)
+TICKETS = ["one ticket", "another ticket"]
 Gate: TypeAlias = SystemRedis | BreakableValkey
 
 
@@ -244,6 +251,71 @@ def unheard(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
     monkeypatch.setattr(RedisLocks, "acquire", noted)
     return owners
+
+
+def test_who_waits_in_its_worker_outlasts_a_gate_that_is_away(
+    gate: Gate, node: Node, truth: Truth, unheard: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("airflow_exclusive.core.gate._ASKS_FOR", 0.1)
+    with truth.guard() as other:
+        runner = other.admit(JOB, run_key=NEXT_TICK, settings=settings(60))
+        assert isinstance(runner, Admitted)
+        waiter = threading.Thread(target=node.run, kwargs={"tries": 1, "wait": 60})
+        waiter.start()
+        eventually(lambda: any(client["cmd"] == "blpop" for client in gate.client.client_list()))
+        gate.kill()
+        try:
+            eventually(lambda: len(unheard) >= 3)
+        finally:
+            gate.start()
+        runner.lease.finish()
+        waiter.join(60)
+    assert (node.errors, node.ran) == ([], [2])
+    assert truth.outcomes() == ["success", "success"]
+
+
+def test_who_waits_away_is_woken_without_a_gate_and_postgres_admits_one(
+    gate: Gate, database: str, truth: Truth, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody can reserve the lock for one of them: all are woken, and all but one told to wait on."""
+    monkeypatch.setattr("airflow_exclusive.core.standby.POLL_AT_MOST", 0.2)
+    alone = settings(60, on_redis_down="postgres")
+    looked = count_looks(monkeypatch)
+
+    async def turn(ticket: str) -> Woken:
+        asked = Request(JOB, TICK, ticket, "triggerer", TASK)
+        async with open_gate(gate.url()) as locks, standby(database) as waiting:
+            return await waiting.turn(asked, Patience(TASK, clock(), 60, 60), locks, "postgres")
+
+    async def both(runner: Lease) -> list[Woken]:
+        turns = [asyncio.create_task(turn(ticket)) for ticket in TICKETS]
+        while len(looked) < 4:
+            await asyncio.sleep(0.02)
+        assert not any(turn.done() for turn in turns)
+        await asyncio.to_thread(runner.finish)
+        return await asyncio.gather(*turns)
+
+    with truth.guard() as other:
+        runner = other.admit(JOB, run_key=NEXT_TICK, settings=alone)
+        assert isinstance(runner, Admitted)
+        gate.kill()
+        try:
+            woken = asyncio.run(asyncio.wait_for(both(runner.lease), 60))
+            assert [one.outcome for one in woken] == ["free", "free"]
+            assert all("doesn't answer" in one.why for one in woken)
+            first, second = (
+                other.admit(JOB, run_key=TICK, wait=60, settings=alone, elsewhere=Elsewhere(waited=1, ticket=ticket))
+                for ticket in TICKETS
+            )
+            assert isinstance(first, Admitted)
+            assert isinstance(second, Busy)
+            assert second.holder
+            assert second.holder.owner == first.lease.owner
+            assert second.wait_left > 0
+            first.lease.finish()
+        finally:
+            gate.start()
+    assert truth.outcomes() == ["success", "success"]
 
 
 # frozen
