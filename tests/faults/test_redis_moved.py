@@ -9,11 +9,16 @@ import pytest
 
 from airflow_exclusive.core.admission import Admitted
 from airflow_exclusive.core.errors import StoreUnavailable
+from airflow_exclusive.core.lease import Lease
 from airflow_exclusive.guard import JobGuard
 from airflow_exclusive.stores.redis.async_locks import AsyncRedisLocks
+from airflow_exclusive.stores.redis.scripts import lock_key
 from tests.support.ledger import JOB, TICK
 from tests.support.proxied_node import Proxied, proxied, settings
 from tests.support.servers import SystemRedis
+from tests.support.waiting import eventually
+
+KEY = lock_key(JOB)
 
 
 @pytest.fixture
@@ -31,7 +36,8 @@ def move(world: Proxied, old: SystemRedis, new: SystemRedis) -> None:
 def replica(breakable_redis: SystemRedis, system_redis: SystemRedis) -> Iterator[tuple[SystemRedis, SystemRedis]]:
     yield breakable_redis, system_redis
     breakable_redis.client.replicaof("NO", "ONE")
-    system_redis.client.flushall()
+    for server in (breakable_redis, system_redis):
+        server.client.flushall()
 
 
 def test_who_asks_over_an_old_connection_is_led_to_the_new_master(
@@ -43,6 +49,24 @@ def test_who_asks_over_an_old_connection_is_led_to_the_new_master(
         admission = guard.admit(JOB, run_key=TICK, settings=settings())
         assert isinstance(admission, Admitted)
         admission.lease.finish()
+    assert world.truth.outcomes() == ["success"]
+
+
+def test_so_is_the_keeper_of_a_job_that_runs(world: Proxied, replica: tuple[SystemRedis, SystemRedis]) -> None:
+    old, new = replica
+
+    def moved(lease: Lease) -> None:
+        world.truth.wait_for_renewals(1)  # over the connection that it keeps
+        eventually(lambda: 0 < old.client.pttl(KEY) <= 1000 * world.node.ttl)
+        move(world, old, new)
+        assert new.client.get(KEY) is None
+        world.truth.wait_for_renewals(2)
+        eventually(lambda: new.client.get(KEY) == lease.owner, world.node.ttl)
+        lease.ensure_held()
+
+    world.node.ttl, world.node.before = 6, moved
+    world.node.run()
+    assert (world.node.errors, world.node.ran) == ([], [1])
     assert world.truth.outcomes() == ["success"]
 
 
