@@ -284,8 +284,8 @@ def test_a_job_whose_keeper_cannot_be_replaced_ends_before_its_lease_lapses(job:
     forked, spawned = runner.tell("fork"), runner.tell("spawn")
     os.kill(runner.keeper, signal.SIGKILL)
     assert runner.ended() == 137
+    eventually(lambda: not alive(forked) and not alive(spawned), PATIENCE)
     assert isinstance(guard.peek(JOB, run_key=TICK), Busy), "its lease hasn't lapsed yet"
-    eventually(lambda: not alive(forked) and not alive(spawned), 1.0)
 
 
 @pytest.mark.parametrize("obedient", [True, False])
@@ -296,9 +296,11 @@ def test_a_job_whose_keepers_hang_from_the_beginning_ends_before_its_lease_lapse
     runner.tell("freeze_new_keepers")
     if not obedient:
         runner.tell("ignore_sigterm")
+    forked, spawned = runner.tell("fork"), runner.tell("spawn")
     os.kill(runner.keeper, signal.SIGKILL)
     eventually(lambda: runner.tell("keeper") != runner.keeper)
     assert runner.ended() == (-signal.SIGTERM if obedient else 137)
+    eventually(lambda: not alive(forked) and not alive(spawned), PATIENCE)
     assert isinstance(guard.peek(JOB, run_key=TICK), Busy), "its lease hasn't lapsed yet"
 
 

@@ -224,15 +224,20 @@ class KeeperHandle:
         """
         action = window.action(clock(), only_late=only_late)
         if action is Action.KILL:
-            with suppress(Exception):  # no more than this: to look into a process may take for ever
-                ending = threading.Thread(target=self._end_started, daemon=True)
-                ending.start()
-                ending.join(_LAST_MOMENT * self._order.ttl)
+            self._end_started_soon()
             os._exit(_KILLED)
         if action is Action.STOP and os.getpid() != _INIT and not self._told:
             self._told = True
             self._say(logging.ERROR, "no keeper renews the lease any more: the job is stopped", wait=_SAYING_TAKES)
+            if signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:  # nobody would be left for what it has started
+                self._end_started_soon()
             os.kill(os.getpid(), signal.SIGTERM)
+
+    def _end_started_soon(self) -> None:
+        with suppress(Exception):  # no more than this: to look into a process may take for ever
+            ending = threading.Thread(target=self._end_started, daemon=True)
+            ending.start()
+            ending.join(_LAST_MOMENT * self._order.ttl)
 
     def _end_started(self) -> None:
         kill_family(self._page.name)
