@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+import psycopg
 import pytest
 
 from airflow_exclusive.core.admission import Busy
@@ -125,15 +126,18 @@ def test_nothing_that_a_killed_job_started_works_on(start: Start, guard: JobGuar
 
 
 def test_nothing_that_a_frozen_job_started_works_on_when_its_lease_lapses(
-    start: Start, guard: JobGuard, tmp_path: Path
+    start: Start, guard: JobGuard, connection: psycopg.Connection, tmp_path: Path
 ) -> None:
-    job = start(*CHILDREN, ttl=1.5 * TTL)
+    ttl = 1.5 * TTL
+    job = start(*CHILDREN, ttl=ttl)
     children = pids(tmp_path / JOB)
 
     freeze(job.pid)
-    eventually(lambda: outcomes(guard) == ["failed"], PATIENCE)
+    eventually(lambda: still_there(children) == [], PATIENCE)
+    query = "SELECT clock_timestamp() < heartbeat_at + %s * interval '1 second' FROM exclusive.scheduled_job_status"
+    assert connection.execute(query, [ttl]).fetchone() == (True,)
 
-    assert still_there(children) == []
+    eventually(lambda: outcomes(guard) == ["failed"], PATIENCE)
     assert job.wait(PATIENCE) == -signal.SIGKILL
     run_next_tick(guard)
 
