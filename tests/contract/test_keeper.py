@@ -22,6 +22,7 @@ from airflow_exclusive.core.admission import Admitted, AlreadyDone, Busy
 from airflow_exclusive.core.lease import Lease
 from airflow_exclusive.core.settings import LeaseSettings
 from airflow_exclusive.guard import JobGuard
+from airflow_exclusive.keeper import handle
 from airflow_exclusive.keeper.handle import KeeperHandle
 from airflow_exclusive.keeper.order import Order
 from airflow_exclusive.stores.postgres.schema import upgrade
@@ -310,6 +311,23 @@ def test_it_is_told_to_stop_before_that(job: Any, boot: str) -> None:
     runner.tell("lose_the_package", boot=boot)
     os.kill(runner.keeper, signal.SIGKILL)
     assert runner.ended() == -signal.SIGTERM
+
+
+def test_a_job_whose_keeper_has_no_drivers_is_dead_before_its_lease_lapses(
+    job: Any, guard: JobGuard, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Nor can its attempt be closed then."""
+    runner = job(ttl=ROOMY_TTL, on_lease_lost="stop")
+    runner.tell("lose_the_package", boot=f"import sys; sys.modules['psycopg'] = None; {handle._BOOT}")
+    runner.tell("ignore_sigterm")
+    os.kill(runner.keeper, signal.SIGKILL)
+    assert runner.ended() == -signal.SIGKILL
+    assert isinstance(guard.peek(JOB, run_key=TICK), Busy), "its lease hasn't lapsed yet"
+    take_over(guard).finish()
+    assert outcomes(guard) == ["taken_over", "success"]
+    said = capfd.readouterr().err
+    assert "a renewal failed, trying again: import of psycopg halted" in said
+    assert "it is taken over when its lease lapses (import of psycopg halted" in said
 
 
 def test_a_job_stopped_for_a_moment_keeps_its_lease(job: Any, guard: JobGuard) -> None:

@@ -102,18 +102,6 @@ def test_a_question_about_a_fixed_lease_that_nobody_answers_is_soon_asked_again(
         made.close()
 
 
-def test_a_keeper_without_its_drivers_leaves_the_lease_to_lapse_and_says_so(
-    page: Page, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
-) -> None:
-    def no_driver(*_: object) -> None:
-        raise ModuleNotFoundError("No module named 'psycopg'")
-
-    monkeypatch.setattr(Database, "run", no_driver)
-    job: Any = Watched(dies=True)
-    KeeperProcess(order("postgresql://none", ttl=6.0, renew=True), page, job)._close_for_dead_job("it died")
-    assert "it died; it is taken over when its lease lapses (No module named 'psycopg')" in capfd.readouterr().err
-
-
 @pytest.mark.parametrize("safe", ["", "1"])
 def test_a_keeper_looks_where_its_job_does_but_not_in_the_working_folder(tmp_path: Path, safe: str) -> None:
     boot = handle._BOOT.replace(KEEP, "import json; print(json.dumps(sys.path))")

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
 from datetime import datetime, timezone
+from functools import cache
 from typing import Any, NoReturn
 
 from airflow_exclusive.core.timing import Action, TrustWindow
@@ -172,10 +173,10 @@ class KeeperProcess:
             self._say("something of the job doesn't die: the lease is left to lapse")
             return
         retry_for = max(_CLOSE_WITHIN, self.window.kill_at - clock())
-        database = Database(
-            self.order.postgres, schema=self.order.schema, retry_for=retry_for, answer_within=self._whole_patience
-        )
         try:
+            database = Database(
+                self.order.postgres, schema=self.order.schema, retry_for=retry_for, answer_within=self._whole_patience
+            )
             told = {"outcome": "failed", "error": error, "result": None, "hold_at_least": 0.0}
             database.run("finish", {**self._identity(), **told})
             self._gate.wait(_STOP_WAITS)  # a renewal that came after the release would lock the job again
@@ -185,14 +186,17 @@ class KeeperProcess:
             self._say(f"{error}; it is taken over when its lease lapses ({failed})")
 
     def _make_truth_beat(self) -> Callable[[], bool]:
-        database = Database(
-            self.order.postgres, schema=self.order.schema, retry_for=0.0, connect_timeout=self._whole_patience
-        )
+        @cache
+        def database() -> Database:  # made by who needs it: that loads the driver
+            return Database(
+                self.order.postgres, schema=self.order.schema, retry_for=0.0, connect_timeout=self._whole_patience
+            )
+
         if not self.order.renew:
             # Given up in time, or ever more of those left behind would wait for a server that says nothing.
             within = self._whole_patience
-            return lambda: bool(database.run("held", self._identity(), answer_within=within))
-        return lambda: bool(database.run("renew", {**self._identity(), "ttl": self.order.ttl}))
+            return lambda: bool(database().run("held", self._identity(), answer_within=within))
+        return lambda: bool(database().run("renew", {**self._identity(), "ttl": self.order.ttl}))
 
     def _make_gate_beat(self) -> Callable[[], bool]:
         lock = self._kept_lock()
