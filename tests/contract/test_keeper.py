@@ -468,6 +468,48 @@ def test_a_frozen_job_that_is_to_be_stopped_is_dead_before_its_lease_lapses(
     eventually(lambda: outcomes(guard) == ["failed"])
 
 
+# C code holds the GIL, so that nobody looks after the keeper, and that is killed
+
+
+@pytest.fixture
+def lapsing(job: Any, guard: JobGuard) -> Callable[[str], tuple[JobProcess, Lease]]:
+    """Such a job, which works on though its lease has lapsed, and the lease of who has taken over."""
+
+    def begin(on_lease_lost: str) -> tuple[JobProcess, Lease]:
+        runner = job(ttl=2, on_lease_lost=on_lease_lost)
+        assert runner.tell("hold_the_gil_until_told") == "holding"
+        os.kill(runner.keeper, signal.SIGKILL)
+        lease = take_over(guard)
+        assert runner.process.poll() is None
+        runner.send("let go of it")
+        return runner, lease
+
+    return begin
+
+
+def test_a_job_that_lost_its_keeper_while_it_held_the_gil_can_change_nothing_afterwards(
+    lapsing: Any, guard: JobGuard, database: str, effects: Callable[[], list[int]]
+) -> None:
+    runner, lease = lapsing("warn")
+    assert runner.answer() == "let go"
+    with psycopg.connect(database) as conn, lease.transaction(conn) as tx:
+        tx.execute("INSERT INTO effect VALUES (2)")
+    assert runner.tell("write", dsn=database).startswith("StaleWrite: ")
+    assert runner.tell("finish").startswith("StaleWrite: ")
+    assert effects() == [2]
+    lease.finish()
+    assert outcomes(guard) == ["taken_over", "success"]
+
+
+def test_a_job_that_lost_its_keeper_while_it_held_the_gil_is_ended_when_it_lets_go_of_it(
+    lapsing: Any, guard: JobGuard
+) -> None:
+    runner, lease = lapsing("stop")
+    assert runner.ended() == 137
+    lease.finish()
+    assert outcomes(guard) == ["taken_over", "success"]
+
+
 # the lease is taken away
 
 

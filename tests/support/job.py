@@ -6,6 +6,7 @@ of a name and keyword arguments, with one line of JSON.
 
 from __future__ import annotations
 
+import ctypes
 import json
 import os
 import signal
@@ -50,6 +51,18 @@ def write(lease: Lease, dsn: str, then_die: bool = False) -> str:
 
 def hold_the_gil(lease: Lease, seconds: float) -> float:
     return parent_job.hold_the_gil(seconds)
+
+
+def hold_the_gil_until_told(lease: Lease) -> str:
+    """Say that no other thread gets it any more, and keep it until something is written to stdin."""
+    libc = ctypes.PyDLL(None)  # its functions keep the GIL
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1000)
+    line = (json.dumps({"answer": "holding"}) + "\n").encode()
+    libc.write(1, line, len(line))
+    libc.read(0, ctypes.create_string_buffer(64), 64)
+    sys.setswitchinterval(before)
+    return "let go"
 
 
 def fork(lease: Lease) -> int:
@@ -148,6 +161,7 @@ COMMANDS: dict[str, Callable[..., Any]] = {
         finish,
         write,
         hold_the_gil,
+        hold_the_gil_until_told,
         fork,
         spawn,
         keeper,

@@ -53,11 +53,15 @@ class JobProcess:
     def tell(self, command: str, *, timeout: float = 20, **arguments: Any) -> Any:
         """Have it done and give the answer, or the error as text."""
         self.send(command, **arguments)
-        heard = self._hear(timeout)
-        answer = heard.get("answer", heard.get("error"))
+        answer = self.answer(timeout)
         if command in ("fork", "spawn", "keeper", "hold_another"):
             self._others.append(answer)
         return answer
+
+    def answer(self, timeout: float = 20) -> Any:
+        """To the command that was sent."""
+        heard = self._hear(timeout)
+        return heard.get("answer", heard.get("error"))
 
     def send(self, command: str, **arguments: Any) -> None:
         assert self.process.stdin is not None
