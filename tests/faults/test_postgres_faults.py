@@ -12,6 +12,7 @@ from dataclasses import replace
 from datetime import datetime, timedelta, timezone
 from importlib.resources import files
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, TypeVar
 
 import psycopg
@@ -23,6 +24,7 @@ from airflow_exclusive.core.errors import LeaseLost, StaleWrite, StoreUnavailabl
 from airflow_exclusive.core.lease import Lease
 from airflow_exclusive.guard import JobGuard
 from airflow_exclusive.node import clock
+from airflow_exclusive.stores.postgres import database as database_module
 from airflow_exclusive.stores.postgres.checks import check
 from airflow_exclusive.stores.postgres.database import Database
 from airflow_exclusive.stores.postgres.effects import transaction
@@ -127,6 +129,7 @@ def test_a_frozen_server_is_not_waited_for_beyond_the_limit(
     with JobGuard(redis=node.redis, postgres=node.postgres) as guard:
         guard.status(JOB)  # the connection is open when the server freezes
         monkeypatch.setattr(guard.statuses.database, "retry_for", 0.5)
+        monkeypatch.setattr(guard.statuses.database, "_connect_timeout", 2)
         with frozen(breakable_postgres), pytest.raises(StoreUnavailable, match=r"doesn.t answer: "):
             guard.admit(JOB, run_key=TICK, settings=settings())
         eventually(lambda: truth.lock() is None)  # given back, so that nobody waits for the ttl
@@ -136,6 +139,28 @@ def test_a_frozen_server_is_not_waited_for_beyond_the_limit(
         admission.lease.finish()
     assert truth.outcomes()[-1] == "success"
     truth.check_free()
+
+
+def test_a_frozen_server_is_waited_for_half_a_minute_at_most(
+    redis_url: str, database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By the limits in force, on a clock that stands still while nobody waits."""
+    waited = [0.0]
+
+    def wait(seconds: float) -> None:
+        waited[0] += seconds
+
+    def frozen(self: Database, text: str, params: object, answer_within: float) -> Any:
+        wait(answer_within if self._connection else self._connect_timeout)
+        raise StoreUnavailable("no answer")
+
+    with JobGuard(redis=redis_url, postgres=database) as guard:
+        guard.status(JOB)  # the connection is open when the server freezes
+        monkeypatch.setattr(Database, "_execute", frozen)
+        monkeypatch.setattr(database_module, "time", SimpleNamespace(monotonic=lambda: waited[0], sleep=wait))
+        with pytest.raises(StoreUnavailable, match="no answer"):
+            guard.admit(JOB, run_key=TICK)
+    assert 25 < waited[0] < 35
 
 
 # a backend that is ended in the middle of a statement
