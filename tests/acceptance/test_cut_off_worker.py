@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 
 import psycopg
@@ -13,7 +14,7 @@ from deploy.embedded.stack import Stack
 from tests.acceptance.conftest import PATIENCE, Meetings, scheduler_with, works
 from tests.support.airflow_line import AIRFLOW
 from tests.support.jobs import freeze, thaw
-from tests.support.proxy import FOR_EVER, HELD, REQUEST_LOST, HttpProtocol, Proxy, by_task
+from tests.support.proxy import FOR_EVER, HELD, REPLY_LOST, REQUEST_LOST, HttpProtocol, Matches, Proxy, by_task
 from tests.support.waiting import eventually
 
 needs_an_api_server = pytest.mark.skipif(
@@ -37,6 +38,13 @@ def line(airflow_stack: Stack) -> Iterator[Proxy]:
     with scheduler_with(airflow, {"AIRFLOW__CORE__EXECUTION_API_SERVER_URL": url, **_IMPATIENT_WORKERS}):
         yield proxy
     proxy.close()
+
+
+def success_of(task_instance_id: str) -> Matches:
+    """What its supervisor tells Airflow when this try has succeeded."""
+    theirs = by_task(task_instance_id)
+    told = re.compile(rb'PATCH /execution/task-instances/[^/]+/state .*"state": *"success"', re.DOTALL)
+    return lambda request: told.match(request) is not None and theirs(request)
 
 
 def test_a_worker_that_stood_still_past_the_heartbeat_timeout_does_not_work_beside_the_next(
@@ -97,3 +105,27 @@ def test_a_worker_that_reaches_airflow_no_more_ends_its_work_before_the_next(mee
 
     case.second_follows(first)
     case.assert_in_order("failed", "success")
+
+
+@needs_an_api_server
+def test_a_success_that_airflow_does_not_hear_of_or_does_not_answer_is_not_repeated(
+    meetings: Meetings, line: Proxy
+) -> None:
+    unheard, unanswered = meetings.run("guarded"), meetings.run("guarded")
+    lost = []
+    for case, kind, times in ((unheard, REQUEST_LOST, FOR_EVER), (unanswered, REPLY_LOST, 1)):
+        case.note()
+        lost.append(line.arm(success_of(case.task()["id"]), kind, times=times))
+
+    for case in (unheard, unanswered):
+        case.go()
+    for case in (unheard, unanswered):
+        case.wait_for("success")
+
+    assert all(fault.hit.is_set() for fault in lost)
+    assert unheard.tries() == ["failed", "success"]
+    assert "success without running again" in unheard.log(2)
+    assert unanswered.tries() == ["success"]
+    for case in (unheard, unanswered):
+        assert case.ended() == "success"
+        case.assert_in_order("success")
