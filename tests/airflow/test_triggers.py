@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import datetime, timedelta, timezone
 from typing import Any
 
@@ -117,11 +117,16 @@ def test_a_task_does_not_defer_for_ever_to_a_triggerer_that_cannot() -> None:
         Waiter("defer", "mine", lambda: 9.0, 1.5, trouble="no such connection").leave(BUSY, interval=30, asked=ASKED)
 
 
-def test_a_task_that_is_rescheduled_stays_away_until_airflow_knows_that_it_has_left(
-    monkeypatch: pytest.MonkeyPatch,
+@pytest.mark.parametrize(
+    ("lapses_in", "away"), [(7.0, 10), (20.0, 20), (300.0, 30)], ids=["Airflow has to know first", "lapse", "interval"]
+)
+def test_a_task_that_is_rescheduled_asks_again_when_the_lease_lapses(
+    monkeypatch: pytest.MonkeyPatch, lapses_in: float, away: int
 ) -> None:
+    """As soon as Airflow knows that it has left, and at least every `wait_interval`."""
     monkeypatch.setenv("AIRFLOW__CORE__EXECUTOR", "LocalExecutor")
+    before = datetime.now(timezone.utc)
     with pytest.raises(AirflowRescheduleException) as left:
-        Waiter("reschedule", "mine", time.time).leave(BUSY, interval=30, asked=ASKED)
-    away = left.value.reschedule_date - datetime.now(timezone.utc)
-    assert timedelta(seconds=8) < away <= timedelta(seconds=10)
+        Waiter("reschedule", "mine", time.time).leave(replace(BUSY, retry_after=lapses_in), interval=30, asked=ASKED)
+    after = datetime.now(timezone.utc)
+    assert before <= left.value.reschedule_date - timedelta(seconds=away) <= after
