@@ -27,7 +27,7 @@ from airflow_exclusive.keeper.watched_job import WatchedJob
 from tests.support.children import CHECKOUT
 from tests.support.jobs import alive, freeze
 from tests.support.ledger import JOB, NEXT_TICK, TICK
-from tests.support.parent_job import CHILDREN
+from tests.support.parent_job import CHILDREN, program_left_by_a_shell
 from tests.support.waiting import eventually, stays
 
 TTL = 6.0
@@ -50,7 +50,12 @@ def start(redis_url: str, database: str, tmp_path: Path) -> Iterator[Start]:
     jobs: list[subprocess.Popen[str]] = []
 
     def begin(
-        *children: str, name: str = JOB, hold_the_gil: float = 0, prefix: tuple[str, ...] = (), **settings: Any
+        *children: str,
+        name: str = JOB,
+        beside: str = "",
+        hold_the_gil: float = 0,
+        prefix: tuple[str, ...] = (),
+        **settings: Any,
     ) -> Any:
         (tmp_path / name).mkdir()
         order = {
@@ -60,6 +65,7 @@ def start(redis_url: str, database: str, tmp_path: Path) -> Iterator[Start]:
             "run_key": TICK,
             "folder": str(tmp_path / name),
             "children": children,
+            "beside": beside,
             "hold_the_gil": hold_the_gil,
             "settings": {"ttl": TTL, **settings},
         }
@@ -123,6 +129,21 @@ def test_nothing_that_a_killed_job_started_works_on(start: Start, guard: JobGuar
 
     assert still_there(children) == [], "none of them outlived the attempt"
     run_next_tick(guard)
+
+
+def test_what_a_killed_job_started_while_its_leases_overlapped_is_ended_with_it(
+    start: Start, guard: JobGuard, tmp_path: Path
+) -> None:
+    """A program, nobody's child: all that tells whose it is, is its environment."""
+    kind = program_left_by_a_shell.__name__
+    job = start(kind, beside="other", ttl=60)
+    eventually((tmp_path / JOB / kind).exists, PATIENCE)
+    child = int((tmp_path / JOB / kind).read_text())
+
+    os.kill(job.pid, signal.SIGKILL)
+    eventually(lambda: outcomes(guard) == ["failed"], PATIENCE)
+    assert not alive(child)
+    eventually(lambda: [run.outcome for run in guard.history("other")] == ["failed"], PATIENCE)
 
 
 def test_nothing_that_a_frozen_job_started_works_on_when_its_lease_lapses(

@@ -1,7 +1,8 @@
 """A job that starts children of every kind: `python -m tests.support.parent_job ORDER`, with the order as JSON.
 
 Each child leaves its pid in `<folder>/<kind>` and then works on, deaf to SIGTERM, until it is killed. The job says
-`admitted` once it is, and with `hold_the_gil` how long it really did so.
+`admitted` once it is, and with `hold_the_gil` how long it really did so. `beside`: another job, whose lease a thread
+holds meanwhile.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from typing import Any
 from airflow_exclusive.core.admission import Admitted
 from airflow_exclusive.core.settings import LeaseSettings
 from airflow_exclusive.guard import JobGuard
+from tests.support.ledger import TICK
 
 _MODULE = [sys.executable, "-m", "tests.support.parent_job", "child"]
 
@@ -118,6 +120,18 @@ def hold_the_gil(seconds: float) -> float:
     return max(gaps)
 
 
+def hold_in_a_thread(guard: JobGuard, job: str) -> None:
+    held = threading.Event()
+
+    def hold() -> None:
+        with guard.hold(job, run_key=TICK):
+            held.set()
+            threading.Event().wait()
+
+    threading.Thread(target=hold, daemon=True).start()
+    held.wait()
+
+
 def main() -> None:
     if sys.argv[1] == "child":
         work(*sys.argv[2:])
@@ -127,6 +141,8 @@ def main() -> None:
         admission = guard.admit(order["job"], run_key=order["run_key"], settings=settings)
         assert isinstance(admission, Admitted), admission
         with admission.lease:
+            if order["beside"]:
+                hold_in_a_thread(guard, order["beside"])
             for kind in order["children"]:
                 CHILDREN[kind](order["folder"])
             print("admitted", flush=True)

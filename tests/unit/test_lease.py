@@ -76,20 +76,25 @@ def test_what_the_block_starts_is_told_of_the_lease_by_its_environment(monkeypat
     assert "EXCLUSIVE_OWNER" not in os.environ
 
 
-def told() -> str | None:
-    return os.environ.get("EXCLUSIVE_OWNER")
+def told() -> list[str]:
+    """Under whose leases a child would be started."""
+    return os.environ.get("EXCLUSIVE_OWNER", "").split()
 
 
-def test_what_is_started_within_an_inner_lease_is_told_of_that() -> None:
+def test_what_is_started_within_an_inner_lease_writes_under_that_and_belongs_to_both(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("EXCLUSIVE_OWNER", "around")
     (_, outer), (_, inner) = leased(), leased()
     with outer:
         with inner:
-            assert told() == inner.owner
-        assert told() == outer.owner
-    assert told() is None
+            assert os.environ["EXCLUSIVE_TOKEN"] == str(inner.token)
+            assert told() == ["around", outer.owner, inner.owner]
+        assert told() == ["around", outer.owner]
+    assert told() == ["around"]
 
 
-def test_where_leases_overlap_in_threads_nobody_is_told_a_wrong_one() -> None:
+def test_where_leases_overlap_in_threads_nobody_is_told_to_write_under_a_wrong_one() -> None:
     (_, one), (_, other) = leased(), leased()
     entered, leave = threading.Event(), threading.Event()
 
@@ -102,11 +107,12 @@ def test_where_leases_overlap_in_threads_nobody_is_told_a_wrong_one() -> None:
     with one:
         thread.start()
         assert entered.wait(10)
-        assert not set(one.environment) & set(os.environ)
+        assert [name for name in one.environment if name in os.environ] == ["EXCLUSIVE_OWNER"]
+        assert told() == [one.owner, other.owner]
         leave.set()
         thread.join()
-        assert told() == one.owner
-    assert told() is None
+        assert told() == [one.owner]
+    assert told() == []
 
 
 def test_whichever_of_overlapping_leases_ends_first_leaves_nothing_behind() -> None:
@@ -115,9 +121,21 @@ def test_whichever_of_overlapping_leases_ends_first_leaves_nothing_behind() -> N
     one.__enter__()
     in_another_thread.run(other.__enter__)
     one.__exit__(None, None, None)
-    assert told() == other.owner
+    assert (told(), os.environ["EXCLUSIVE_TOKEN"]) == ([other.owner], str(other.token))
     in_another_thread.run(other.__exit__, None, None, None)
-    assert told() is None
+    assert not set(one.environment) & set(os.environ)
+
+
+def test_where_leases_overlap_a_child_finds_the_ledger_that_it_was_configured_for(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A child that guards its own job would ask another one, and run the tick again."""
+    monkeypatch.setenv("EXCLUSIVE_SCHEMA", "configured")
+    (_, one), (_, other) = leased(), leased()
+    with one:
+        contextvars.Context().run(other.__enter__)
+        assert os.environ["EXCLUSIVE_SCHEMA"] == "configured"
+        contextvars.Context().run(other.__exit__, None, None, None)
 
 
 def test_a_block_left_in_another_context_than_entered_is_ended_all_the_same() -> None:
@@ -126,7 +144,7 @@ def test_a_block_left_in_another_context_than_entered_is_ended_all_the_same() ->
     contextvars.copy_context().run(lease.__enter__)
     contextvars.copy_context().run(lease.__exit__, None, None, None)
     assert made.statuses.finished == [("success", None, 0.0)]
-    assert told() is None
+    assert told() == []
 
 
 def test_who_is_told_to_end_before_signals_are_held_back_ends_the_attempt(monkeypatch: pytest.MonkeyPatch) -> None:

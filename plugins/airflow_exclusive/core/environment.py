@@ -7,14 +7,11 @@ import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-NAMES = (
-    "EXCLUSIVE_JOB",
-    "EXCLUSIVE_RUN_KEY",
-    "EXCLUSIVE_TOKEN",
-    "EXCLUSIVE_GENERATION",
-    "EXCLUSIVE_OWNER",
-    "EXCLUSIVE_SCHEMA",
-)
+OWNER = "EXCLUSIVE_OWNER"
+"""Whose a program is: the owners of all leases that were entered when it was started, with a space in between."""
+
+_SCHEMA = "EXCLUSIVE_SCHEMA"
+NAMES = ("EXCLUSIVE_JOB", "EXCLUSIVE_RUN_KEY", "EXCLUSIVE_TOKEN", "EXCLUSIVE_GENERATION", OWNER, _SCHEMA)
 
 
 @dataclass(frozen=True)
@@ -29,8 +26,9 @@ class Told:
 class Environment:
     """The environment is the whole process's, while leases may overlap in threads and tasks of an event loop.
 
-    It names the innermost lease as long as each was entered within the one before. Otherwise it names none: a child of
-    one would write in the name of another.
+    It names the innermost lease as long as each was entered within the one before. Otherwise it names none to write
+    under: a child of one would write in the name of another. Whoever is started belongs to all of them, those of the
+    processes around included: by that it is found when one is killed.
     """
 
     def __init__(self) -> None:
@@ -61,6 +59,9 @@ class Environment:
     def _told(self) -> Mapping[str, str]:
         if not self._entered:
             return self._outside
+        owners = " ".join([*self._outside.get(OWNER, "").split(), *(told.owner for told in self._entered)])
         pairs = zip(self._entered, self._entered[1:], strict=False)
         nested = all(inner.around == outer.owner for outer, inner in pairs)
-        return self._entered[-1].environment if nested else {}
+        # The schema is a setting, too, for children that guard a job of their own.
+        kept = {name: value for name, value in self._outside.items() if name == _SCHEMA}
+        return {**(self._entered[-1].environment if nested else kept), OWNER: owners}

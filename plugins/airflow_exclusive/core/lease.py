@@ -119,8 +119,8 @@ class Lease:
     def environment(self) -> dict[str, str]:
         """What child processes are told about the lease.
 
-        They find it in their own, unless leases overlap in threads: then give it to them, with `env={**os.environ,
-        **lease.environment}`.
+        They find it in their own, unless leases overlap in threads, when that tells them only whose they are: then give
+        it to them, with `env={**os.environ, **lease.environment}`.
         """
         said = (self.job_name, self.run_key, str(self.token), str(self.generation), self.owner, self._schema)
         return dict(zip(NAMES, said, strict=True))

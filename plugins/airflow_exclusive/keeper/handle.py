@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from airflow_exclusive.core.admission import Claim
+from airflow_exclusive.core.environment import OWNER
 from airflow_exclusive.core.settings import LeaseSettings
 from airflow_exclusive.core.timing import Action, TrustWindow
 from airflow_exclusive.keeper.descriptor import Descriptor
@@ -140,7 +141,7 @@ class KeeperHandle:
         if not self._page.is_ours:
             raise OSError(f"the job has closed descriptor {self._page.descriptor}, which it shares with its keeper")
         # Not marked as started by the job: the keeper ends those that are.
-        environment = {key: value for key, value in os.environ.items() if key != "EXCLUSIVE_OWNER"}
+        environment = {key: value for key, value in os.environ.items() if key != OWNER}
         read, write = os.pipe()
         orders = Descriptor(write)
         try:

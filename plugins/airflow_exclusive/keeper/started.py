@@ -14,6 +14,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from airflow_exclusive.core.environment import OWNER
 from airflow_exclusive.node import clock
 
 if TYPE_CHECKING:
@@ -25,12 +26,12 @@ KEEP = "from airflow_exclusive.keeper.process import main; main()"
 
 
 def started_by(owner: str) -> Iterator[psutil.Process]:
-    """Every program of this machine that has `EXCLUSIVE_OWNER=<owner>` in its environment, but the caller."""
+    """Every program of this machine that has this owner in `EXCLUSIVE_OWNER` of its environment, but the caller."""
     import psutil
 
     for process in psutil.process_iter():
         with suppress(psutil.Error):
-            if process.pid != os.getpid() and process.environ().get("EXCLUSIVE_OWNER") == owner:
+            if process.pid != os.getpid() and owner in process.environ().get(OWNER, "").split():
                 yield process
 
 
