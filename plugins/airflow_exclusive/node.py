@@ -41,6 +41,11 @@ def _boot() -> str:
 def _process_start(pid: int) -> str:
     """Start time in clock ticks since boot: with the pid it names one process for as long as the node is up."""
     try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
+        return process_stat(pid)[19].decode()
     except (OSError, IndexError):
         return format(time.time_ns(), "x")
+
+
+def process_stat(pid: int) -> list[bytes]:
+    """What Linux tells of a process after its name, from its state on. The name may be any bytes."""
+    return Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()

@@ -22,7 +22,7 @@ from airflow_exclusive.core.admission import Busy
 from airflow_exclusive.guard import JobGuard
 from airflow_exclusive.keeper import watched_job
 from airflow_exclusive.keeper.page import Entry, Page
-from airflow_exclusive.keeper.started import end_started, started_by
+from airflow_exclusive.keeper.started import end_started, forked_since, sharing, started_by
 from airflow_exclusive.keeper.watched_job import WatchedJob
 from tests.support.children import CHECKOUT
 from tests.support.jobs import alive, freeze
@@ -243,7 +243,7 @@ def blind(monkeypatch: pytest.MonkeyPatch) -> None:
         raise OSError("not here")
 
     monkeypatch.setattr(os, "pidfd_open", refuse)
-    for reading in ("read_text", "open", "readlink"):
+    for reading in ("read_text", "read_bytes", "open", "readlink"):
         monkeypatch.setattr(Path, reading, refuse)
     monkeypatch.setattr(psutil, "process_iter", refuse)
 
@@ -334,6 +334,40 @@ def test_a_job_and_its_children_are_dead_though_the_search_of_the_whole_machine_
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
         os.waitpid(job, 0)
+
+
+@pytest.fixture
+def nameless(tmp_path: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """A program whose name is no text, and that has a file in its memory whose name is none either."""
+    path = tmp_path / os.fsdecode(b"\xff\r")
+    path.write_bytes(b"bytes")
+    program = "import ctypes, mmap, os, sys; ctypes.CDLL(None).prctl(15, b'\\xff', 0, 0, 0)"  # PR_SET_NAME
+    program += "; file = mmap.mmap(os.open(sys.argv[1], os.O_RDWR), 0); print(flush=True); sys.stdin.read()"
+    command = [sys.executable, "-c", program, path]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        yield process
+        process.kill()
+
+
+def test_a_job_whose_name_is_no_text_is_watched_like_any_other(nameless: subprocess.Popen[bytes], page: Page) -> None:
+    job = WatchedJob(nameless.pid, "owner", page.name)
+    assert not job.stopped
+    freeze(nameless.pid)
+    assert job.stopped
+
+
+def test_a_program_whose_name_is_no_text_hides_nobody(nameless: subprocess.Popen[bytes], page: Page) -> None:
+    assert nameless.pid in [process.pid for process in forked_since(0.0)]
+    child = os.fork()
+    if child == 0:
+        signal.pause()
+    try:
+        assert [process.pid for process in sharing(page.name)] == [child]
+    finally:
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
 
 
 def test_ending_what_a_job_started_is_no_error_where_nothing_can_be_seen(blind: None) -> None:

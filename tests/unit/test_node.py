@@ -14,6 +14,8 @@ import pytest
 from airflow_exclusive import node
 
 _TELL = "from airflow_exclusive.node import node_id; print(node_id(), flush=True)"
+_RENAMED = r"import ctypes; ctypes.CDLL(None).prctl(15, b'na\xc3', 0, 0, 0)"
+"""PR_SET_NAME. Linux cuts names after 15 bytes, also in the middle of a letter."""
 _TELL_AND_FORK = f"import os\n{_TELL}\nif os.fork():\n    os.wait()\nelse:\n    print(node_id(), flush=True)"
 
 
@@ -63,6 +65,12 @@ def test_two_processes_of_one_name_are_two_nodes() -> None:
     assert first.split("/")[:2] == second.split("/")[:2]
 
 
+def test_a_process_whose_name_is_no_text_is_the_node_that_it_was_before() -> None:
+    forget = "from airflow_exclusive import node; node._node_id.cache_clear()"
+    before, after = told_by("\n".join([_TELL, _RENAMED, forget, _TELL]))
+    assert before == after
+
+
 def test_a_fork_is_a_node_of_its_own() -> None:
     parent, child = told_by(_TELL_AND_FORK)
     assert parent != child
@@ -82,7 +90,8 @@ def test_where_proc_tells_nothing_a_node_is_still_no_other(monkeypatch: pytest.M
     def nothing(*_: object) -> str:
         raise FileNotFoundError
 
-    monkeypatch.setattr(Path, "read_text", nothing)
+    for reading in ("read_text", "read_bytes"):
+        monkeypatch.setattr(Path, reading, nothing)
     first = node.node_id()
     assert first.count("/") == 2
     assert node.node_id() == first

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from airflow_exclusive.core.environment import OWNER
-from airflow_exclusive.node import clock
+from airflow_exclusive.node import clock, process_stat
 
 if TYPE_CHECKING:
     import psutil
@@ -43,7 +43,7 @@ def sharing(page: str) -> Iterator[psutil.Process]:
     import psutil
 
     # With its name: a segment of shared memory, of a database say, may have the same device and inode.
-    own = {file for file in _mapped_files("self") if file[1] == page}
+    own = {file for file in _mapped_files("self") if file[1] == os.fsencode(page)}
     for process in psutil.process_iter():
         with suppress(psutil.Error, OSError):
             shares = process.pid != os.getpid() and any(file in own for file in _mapped_files(str(process.pid)))
@@ -123,16 +123,15 @@ def began() -> float:
 
 
 def _began_at(pid: int) -> float:
-    ticks = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
-    return int(ticks) / os.sysconf("SC_CLK_TCK")
+    return int(process_stat(pid)[19]) / os.sysconf("SC_CLK_TCK")
 
 
-def _mapped_files(pid: str) -> Iterator[tuple[tuple[str, str], str]]:
-    """(device, inode) and name of each file that the process has in its memory."""
-    with Path(f"/proc/{pid}/maps").open() as lines:
+def _mapped_files(pid: str) -> Iterator[tuple[tuple[bytes, bytes], bytes]]:
+    """(device, inode) and name of each file that the process has in its memory. The name may be any bytes."""
+    with Path(f"/proc/{pid}/maps").open("rb") as lines:
         for line in lines:
-            _, _, _, device, inode, *name = line.rstrip("\n").split(None, 5)
-            if name and inode != "0":
+            _, _, _, device, inode, *name = line.rstrip(b"\n").split(None, 5)
+            if name and inode != b"0":
                 yield (device, inode), name[0]
 
 

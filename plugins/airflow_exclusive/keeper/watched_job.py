@@ -8,10 +8,10 @@ import signal
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from airflow_exclusive.keeper.started import keeps, sharing, started_by, still_working, works
+from airflow_exclusive.node import process_stat
 
 if TYPE_CHECKING:
     import psutil
@@ -43,7 +43,7 @@ class WatchedJob:
     def stopped(self) -> bool:
         """Frozen by SIGSTOP or a debugger. Where /proc doesn't tell, False."""
         try:
-            return Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()[0] in ("T", "t")
+            return process_stat(self.pid)[0] in (b"T", b"t")
         except (OSError, IndexError):
             return False
 
