@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
@@ -66,6 +69,42 @@ def test_each_signal_is_told_in_turn_though_the_handler_before_it_raises() -> No
         told.append(error.args[0])
         error = error.__context__
     assert told == [signal.SIGHUP, signal.SIGALRM, signal.SIGTERM]
+
+
+_TOLD = """
+import faulthandler, signal, sys
+from airflow_exclusive.core.undisturbed import undisturbed
+
+number = signal.{name}
+{handled}
+with undisturbed():
+    signal.raise_signal(number)
+    print("closed", file=sys.stderr, flush=True)
+signal.raise_signal(number)
+"""
+
+
+def told_in_a_process_of_its_own(name: str, handled: str) -> subprocess.CompletedProcess[str]:
+    path = os.pathsep.join(path for path in sys.path if path)
+    program = [sys.executable, "-c", _TOLD.format(name=name, handled=handled)]
+    env = {**os.environ, "PYTHONPATH": path}
+    return subprocess.run(program, env=env, capture_output=True, text=True, check=False)
+
+
+@pytest.mark.parametrize("name", ["SIGUSR1", "SIGUSR2", "SIGALRM"])
+def test_what_c_code_does_at_a_signal_it_goes_on_to_do(name: str) -> None:
+    """Python knows nothing of it. Put back as it has it, the signal would end the process from then on."""
+    done = told_in_a_process_of_its_own(name, "faulthandler.register(number)")
+    assert done.returncode == 0
+    at_once, afterwards = done.stderr.split("closed")
+    assert "most recent call first" in at_once
+    assert "most recent call first" in afterwards
+
+
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGINT", "SIGHUP"])
+def test_who_is_ended_by_a_signal_that_it_does_not_handle_has_closed_first(name: str) -> None:
+    done = told_in_a_process_of_its_own(name, "signal.signal(number, signal.SIG_DFL)")
+    assert (done.returncode, done.stderr) == (-signal.Signals[name], "closed\n")
 
 
 def closed_undisturbed() -> None:

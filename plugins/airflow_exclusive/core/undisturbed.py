@@ -10,6 +10,8 @@ from functools import partial
 
 _HELD_BACK = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2, signal.SIGALRM)
 """SIGALRM: Airflow's execution_timeout."""
+_ALSO_UNHANDLED = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+"""Those that people and systems send to whomever they want to end."""
 
 
 @contextmanager
@@ -22,10 +24,11 @@ def undisturbed() -> Iterator[None]:
         yield
         return
     came: list[signal.Signals] = []
-    # One that isn't Python's couldn't be put back, one that is ignored disturbs nobody. All are known before the first
-    # is replaced: who is interrupted in between puts back whatever may have been.
+    # A handler that isn't Python's couldn't be put back: mostly Python doesn't know it, and says SIG_DFL. One that is
+    # ignored disturbs nobody. All are known before the first is replaced: who is interrupted in between puts back
+    # whatever may have been.
     handlers = {number: signal.getsignal(number) for number in _HELD_BACK}
-    handlers = {number: handler for number, handler in handlers.items() if handler not in (None, signal.SIG_IGN)}
+    handlers = {number: handler for number, handler in handlers.items() if _disturbs(number, handler)}
     try:
         for number in handlers:
             signal.signal(number, lambda caught, _: came.append(signal.Signals(caught)))
@@ -35,6 +38,10 @@ def undisturbed() -> Iterator[None]:
             _do_all([partial(signal.signal, number, handler) for number, handler in handlers.items()])
         finally:
             _do_all([partial(signal.raise_signal, number) for number in dict.fromkeys(came)])
+
+
+def _disturbs(number: signal.Signals, handler: object) -> bool:
+    return callable(handler) or (handler is signal.SIG_DFL and number in _ALSO_UNHANDLED)
 
 
 def _do_all(steps: Sequence[Callable[[], object]]) -> None:
