@@ -87,6 +87,8 @@ def test_a_trigger_that_cannot_wait_fails_all_but_what_is_never_to_fail(policy: 
         ({}, StoreUnavailable),
         ({"soft_fail": True}, StoreUnavailable),
         ({"silent_fail": True}, TaskDeferred),
+        ({"silent_fail": True, "soft_fail": True}, TaskDeferred),
+        ({"silent_fail": True, "never_fail": True}, TaskDeferred),
         ({"never_fail": True}, AirflowSkipException),
     ],
 )
@@ -95,6 +97,10 @@ def test_a_first_look_that_fails_ends_like_any_other(looking: World, policy: Any
     task = sensor(**policy)
     with pytest.raises(ends):
         task.execute(context_of(task))
+    looking.statuses.looks = [DOWN, done()]
+    task = sensor(**policy, deferrable=False, poke_interval=0.01)
+    with nullcontext() if ends is TaskDeferred else pytest.raises(ends):
+        task.execute(context_of(task))
 
 
 @pytest.mark.parametrize(
@@ -102,6 +108,7 @@ def test_a_first_look_that_fails_ends_like_any_other(looking: World, policy: Any
     [
         ({}, AirflowFailException),
         ({"silent_fail": True}, AirflowFailException),
+        ({"silent_fail": True, "never_fail": True}, AirflowSkipException),
         ({"soft_fail": True}, AirflowSkipException),
         ({"never_fail": True}, AirflowSkipException),
     ],

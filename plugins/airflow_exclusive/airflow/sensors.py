@@ -73,9 +73,9 @@ class _JobSensor(BaseSensorOperator):
             raise
         except (Exception, AirflowTaskTimeout) as error:  # as in the base class, which would look again here
             is_final = isinstance(error, (AirflowFailException, AirflowTaskTimeout))
-            if self.never_fail or (self.soft_fail and is_final):
-                raise AirflowSkipException(str(error)) from error
             if is_final or not self.silent_fail:
+                if self.never_fail or (self.soft_fail and is_final):
+                    raise AirflowSkipException(str(error)) from error
                 raise
             self.log.exception("the first look failed")
             seen = False
