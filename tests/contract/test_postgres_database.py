@@ -6,7 +6,8 @@ import asyncio
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import closing
 from typing import Any
 
 import psycopg
@@ -24,6 +25,9 @@ from airflow_exclusive.stores.postgres.database import Database
 from airflow_exclusive.stores.postgres.schema import upgrade
 from tests.support import children
 from tests.support.ledger import JOB, Ledger, request
+from tests.support.proxied_node import through
+from tests.support.proxy import HANGING, PostgresProtocol, Proxy, words
+from tests.support.waiting import eventually
 
 SETTINGS = LeaseSettings()
 
@@ -67,6 +71,48 @@ def test_settings_of_the_database_change_no_answer(
         statement = sql.SQL("ALTER DATABASE {} SET search_path = {}").format(name, sql.Identifier(value))
     connection.execute(statement)
     ask_and_finish(database)
+
+
+def ask(dsn: str) -> None:
+    with closing(Database(dsn, retry_for=0, answer_within=0.5)) as asking:
+        asking.run("now", {"now": None})
+
+
+def ask_in_a_loop(dsn: str) -> None:
+    async def ask() -> None:
+        statuses = AsyncPostgresStatuses(dsn, answer_within=0.5)
+        try:
+            await statuses.clock()
+        finally:
+            await statuses.close()
+
+    asyncio.run(ask())
+
+
+@pytest.mark.timeout(30)
+@pytest.mark.parametrize("ask", [ask, ask_in_a_loop])
+def test_a_setting_that_is_not_confirmed_in_time_is_given_up_with_its_connection(
+    database: str, connection: psycopg.Connection, ask: Callable[[str], None]
+) -> None:
+    name = connection.info.dbname
+    connection.execute(f"ALTER DATABASE {name} SET datestyle = 'German'")  # so that another one is asked for
+    proxy = Proxy(PostgresProtocol(), connection.info.host, connection.info.port)
+    try:
+        fault = proxy.arm(words("SET datestyle"), HANGING)
+        with pytest.raises(StoreUnavailable, match=r"no answer within 0\.5 s"):
+            ask(through(database, proxy))
+        assert fault.hit.is_set()
+        eventually(lambda: others(connection) == 0)
+    finally:
+        proxy.close()
+
+
+def others(connection: psycopg.Connection) -> int:
+    """How many of ours there are to this database."""
+    ours = "datname = current_database() AND application_name = 'airflow-exclusive'"
+    row = connection.execute(f"SELECT count(*) FROM pg_stat_activity WHERE {ours}").fetchone()
+    assert row
+    return int(row[0])
 
 
 @pytest.mark.parametrize("encoding", ["SQL_ASCII", "LATIN1"])

@@ -38,8 +38,12 @@ class ImpatientConnection(psycopg.Connection[Any]):
 def connect(dsn: str, *, connect_timeout: int, answer_within: float = math.inf) -> ImpatientConnection:
     connection = ImpatientConnection.connect(dsn, connect_timeout=connect_timeout, **_OPTIONS)
     connection.answer_within = answer_within
-    if not _tells_time(connection):
-        connection.execute(_LEGIBLE)
+    try:
+        if not _tells_time(connection):
+            connection.execute(_LEGIBLE)
+    except BaseException:
+        connection.close()
+        raise
     return connection
 
 
@@ -55,8 +59,12 @@ class ImpatientAsyncConnection(psycopg.AsyncConnection[Any]):
 async def connect_async(dsn: str, *, connect_timeout: int, answer_within: float) -> ImpatientAsyncConnection:
     connection = await ImpatientAsyncConnection.connect(dsn, connect_timeout=connect_timeout, **_OPTIONS)
     connection.answer_within = answer_within
-    if not _tells_time(connection):
-        await connection.execute(_LEGIBLE)
+    try:
+        if not _tells_time(connection):
+            await connection.execute(_LEGIBLE)
+    except BaseException:
+        await connection.close()
+        raise
     return connection
 
 

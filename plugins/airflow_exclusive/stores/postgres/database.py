@@ -104,7 +104,7 @@ class Database:
 
         # Parameters are filled in by the client: only then may one message carry several statements, and nothing is
         # prepared, which a pooler in transaction mode couldn't follow.
-        connection = self._connected()
+        connection = self._connected(answer_within)
         connection.answer_within = answer_within
         with ClientCursor(connection, row_factory=dict_row) as cursor:
             cursor.execute(text.encode(), params)
@@ -112,11 +112,11 @@ class Database:
                 pass
             return cursor.fetchall() if cursor.rownumber is not None else []
 
-    def _connected(self) -> ImpatientConnection:
+    def _connected(self, answer_within: float) -> ImpatientConnection:
         from airflow_exclusive.stores.postgres.connection import connect
 
         if self._connection is None or self._connection.closed:
-            self._connection = connect(self.dsn, connect_timeout=self._connect_timeout)
+            self._connection = connect(self.dsn, connect_timeout=self._connect_timeout, answer_within=answer_within)
         return self._connection
 
     def _leave_to_the_parent(self) -> None:
