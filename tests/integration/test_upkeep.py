@@ -28,7 +28,7 @@ from airflow_exclusive.core.job import Source
 from airflow_exclusive.core.lease import Lease
 from airflow_exclusive.core.settings import LeaseSettings
 from airflow_exclusive.standby import gate
-from airflow_exclusive.stores.postgres import statements
+from airflow_exclusive.stores.postgres import checks, statements
 from airflow_exclusive.stores.postgres.checks import check as check_postgres
 from airflow_exclusive.stores.postgres.database import Database
 from airflow_exclusive.stores.postgres.purge import purge
@@ -291,6 +291,32 @@ def test_a_role_that_may_not_even_enter_the_schema_is_told_so(
     assert done.exit_code == 1
     assert "permission denied for schema exclusive" in error["text"]
     assert "GRANT" in error["cure"]
+
+
+@pytest.mark.parametrize("jobs", [3, 4, 5])
+def test_a_long_ledger_is_looked_at_in_parts_each_of_which_is_answered_in_time(
+    redis_url: str, database: str, monkeypatch: pytest.MonkeyPatch, jobs: int
+) -> None:
+    lengths: list[int] = []
+    ask = Database.run
+
+    def noted(self: Database, name: str, params: Mapping[str, Any], **options: Any) -> list[dict[str, Any]]:
+        rows = ask(self, name, params, **options)
+        if name == "doctor_jobs":
+            lengths.append(len(rows))
+        return rows
+
+    monkeypatch.setattr(Database, "run", noted)
+    monkeypatch.setattr(checks, "_JOBS_AT_A_TIME", 2)
+    ledger = Ledger(database)
+    ledger.statuses.now = datetime.now(timezone.utc) + timedelta(hours=1)
+    names = [f"job {number}" for number in range(jobs)]
+    for name in names:
+        ledger.statuses.claim(request(job=name), LeaseSettings())
+    ledger.close()
+    _, found = doctor(redis_url, database)
+    assert [text.split(":")[0] for text in found["error"]] == [f"job {name}" for name in names]
+    assert max(lengths) == 2
 
 
 def test_a_clock_that_was_set_back_is_an_error(redis_url: str, database: str) -> None:

@@ -24,6 +24,9 @@ _SYNCHRONOUS = "see docs/operations.md, PostgreSQL"
 _LONG, _TIMES_TOO_LONG = 60.0, 10
 _SHORT, _TIMES_TOO_SHORT = 30.0, 100
 
+_JOBS_AT_A_TIME = 1000
+"""With a history each takes a millisecond or two, and an answer isn't waited for beyond a limit."""
+
 
 def check(database: Database, *, gate_ahead: Callable[[], float | None] = lambda: None) -> Iterator[Finding]:
     """Everything that can be told with the role that jobs use.
@@ -159,7 +162,7 @@ def _check_privileges(database: Database, role: str) -> Iterator[Finding]:
 
 def _check_jobs(database: Database) -> Iterator[Finding]:
     try:
-        jobs = database.run("doctor_jobs", {})
+        jobs = list(_jobs(database))
     except ExclusiveError as error:
         yield _unseen("jobs", "can't be looked at", error)
         return
@@ -182,6 +185,16 @@ def _check_jobs(database: Database) -> Iterator[Finding]:
     if any(job["deployment"] == UNNAMED for job in jobs):
         text = "Airflow asks without a name: a second deployment that does so takes the first one's tasks for its own"
         yield Finding("note", "deployment", text, "set [exclusive] deployment before another one shares these stores")
+
+
+def _jobs(database: Database) -> Iterator[dict[str, Any]]:
+    after = ""
+    while True:
+        jobs = database.run("doctor_jobs", {"after": after, "limit": _JOBS_AT_A_TIME})
+        yield from jobs
+        if len(jobs) < _JOBS_AT_A_TIME:
+            return
+        after = jobs[-1]["job_name"]
 
 
 def _unseen(subject: str, text: str, error: ExclusiveError, cure: str = "") -> Finding:

@@ -1,4 +1,4 @@
--- What the ledger tells of each job: signs of a clock that was set back, and of leases of the wrong length.
+-- What the ledger tells of the next jobs by name: signs of a clock that was set back, and of leases of the wrong length.
 --   ahead         seconds by which its last heartbeat lies in the future: the server's clock went back
 --   set_back      seconds by which an attempt of the last 7 days, whose token is set_back_token, began before the one before
 --                 it had ended or begun: the server's clock went back in between
@@ -12,7 +12,9 @@ SELECT
     extract(epoch FROM greatest(s.heartbeat_at, s.last_run_at, s.started_at) - now())::float8 AS ahead,
     latest.lease_seconds, latest.renewed, latest.deployment,
     seen.longest, coalesce(seen.takeovers, 0) AS takeovers, overlap.set_back, overlap.set_back_token
-FROM {schema}.scheduled_job_status s
+FROM (
+    SELECT * FROM {schema}.scheduled_job_status WHERE job_name > %(after)s ORDER BY job_name LIMIT %(limit)s
+) s
 LEFT JOIN {schema}.scheduled_job_run latest ON latest.owner = s.owner
 LEFT JOIN LATERAL (
     SELECT
