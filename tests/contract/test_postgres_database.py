@@ -19,6 +19,7 @@ from airflow_exclusive.core.admission import AlreadyDone, Busy, Claim, Verdict
 from airflow_exclusive.core.errors import ExclusiveError, InvalidSetting, StoreMisconfigured, StoreUnavailable
 from airflow_exclusive.core.settings import LeaseSettings
 from airflow_exclusive.guard import JobGuard
+from airflow_exclusive.stores.postgres import statuses
 from airflow_exclusive.stores.postgres.async_statuses import AsyncPostgresStatuses
 from airflow_exclusive.stores.postgres.connection import connect
 from airflow_exclusive.stores.postgres.database import Database
@@ -80,11 +81,11 @@ def ask(dsn: str) -> None:
 
 def ask_in_a_loop(dsn: str) -> None:
     async def ask() -> None:
-        statuses = AsyncPostgresStatuses(dsn, answer_within=0.5)
+        asking = AsyncPostgresStatuses(dsn, answer_within=0.5)
         try:
-            await statuses.clock()
+            await asking.clock()
         finally:
-            await statuses.close()
+            await asking.close()
 
     asyncio.run(ask())
 
@@ -427,3 +428,13 @@ def test_any_other_error_is_ours_too(database: str) -> None:
         ledger.database.run_text("SELEC", None)
     assert ledger.statuses.status(None) == []
     ledger.close()
+
+
+@pytest.mark.timeout(60)
+def test_a_clock_that_does_not_answer_is_not_asked_for_as_long_as_a_claim(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever asks it can do without, and holds a worker meanwhile."""
+    monkeypatch.setattr(statuses, "_BRIEFLY", 0.1)
+    with closing(Database("postgresql://127.0.0.1:1/nobody", retry_for=3600)) as nowhere:
+        asked = statuses.PostgresStatuses(nowhere)
+        with pytest.raises(StoreUnavailable):
+            asked.clock()

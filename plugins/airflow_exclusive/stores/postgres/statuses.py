@@ -18,7 +18,8 @@ from airflow_exclusive.stores.postgres.database import Database
 
 _PROMPTLY = 1 / 3
 """Of a lease's ttl: an answer that takes longer is asked for again, while there still is time to make use of it."""
-_WITHDRAWN_WITHIN = 2.0
+_BRIEFLY = 2.0
+"""What whoever asks can do without."""
 
 _UNSTORABLE = re.compile(r"[\x00\ud800-\udfff]")
 _EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
@@ -40,7 +41,7 @@ class PostgresStatuses:
 
     def withdraw(self, request: Request, why: str) -> None:
         params = {"now": self.now, **params_of(request), "detail": recordable(why)}
-        self.database.run("withdraw", params, retry_for=_WITHDRAWN_WITHIN, answer_within=_WITHDRAWN_WITHIN)
+        self.database.run("withdraw", params, retry_for=_BRIEFLY, answer_within=_BRIEFLY)
 
     def left_behind(self, lock: LockAnswer, longest: float) -> bool:
         (row,) = self._run("left_behind", owner=lock.owner, seconds_left=lock.seconds_left, longest=longest)
@@ -99,7 +100,7 @@ class PostgresStatuses:
         return [_refusal(row) for row in rows]
 
     def clock(self) -> float:
-        (row,) = self._run("now")
+        (row,) = self.database.run("now", {"now": self.now}, retry_for=_BRIEFLY, answer_within=_BRIEFLY)
         return float(row["now"])
 
     def _run(self, name: str, **params: Any) -> list[dict[str, Any]]:
