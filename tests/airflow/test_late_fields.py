@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections import OrderedDict
 from typing import Any, NamedTuple
 
@@ -65,6 +66,12 @@ def test_spaces_in_the_template_do_not_matter(lease: Lease) -> None:
 
 def test_the_rest_of_the_template_is_rendered_as_ever(lease: Lease) -> None:
     assert filled_in(rendered("{{ day }}/{{ lease.token }}", day="monday"), lease) == "monday/42"
+
+
+def test_a_context_with_the_lease_in_it_can_be_copied_and_asked_what_it_can(lease: Lease) -> None:
+    copied = copy.deepcopy({"lease": LeaseInTemplate()})["lease"]
+    assert not hasattr(copied, "__html__")
+    assert filled_in(str(copied.token), lease) == "42"
 
 
 @pytest.mark.parametrize(

@@ -28,6 +28,8 @@ class LeaseInTemplate:
     """What `lease` is while templates are rendered."""
 
     def __getattr__(self, name: str) -> _Placeholder:
+        if name.startswith("__"):
+            raise AttributeError(name)
         if name not in _NAMES:
             raise InvalidSetting("template", f"lease.{name}", "must be one of " + ", ".join(_NAMES))
         return _Placeholder(name)
