@@ -60,8 +60,7 @@ class AsyncRedisLocks:
         async with self._one_by_one:
             with ErrorsMapped(self._url, may_ask=False):
                 try:
-                    asked = self._client.execute_command("EVAL", lua(script), len(keys), *keys, *args)  # type: ignore[no-untyped-call]
-                    return await asked
+                    return await self._client.execute_command("EVAL", lua(script), len(keys), *keys, *args)  # type: ignore[no-untyped-call]
                 except ReadOnlyError:
                     if (pool := pool_of(self._client)) is not None:
                         await pool.disconnect()
