@@ -532,7 +532,7 @@ def test_who_is_told_to_stop_while_it_asks_keeps_nobody_out(world: Proxied, step
 def test_a_withdrawal_that_is_disturbed_ends_the_claim_and_is_noted_once(world: Proxied, step: str, kind: str) -> None:
     unheard = arm(world, "claim", UNHEARD)
     fault = world.postgres.arm(ANSWERS[step], kind, seconds=0.3)
-    with JobGuard(redis=world.node.redis, postgres=world.node.postgres) as guard, told_to_stop(unheard.hit):
+    with JobGuard(redis=world.node.redis, postgres=world.node.postgres) as guard, told_to_stop(unheard.hit.wait):
         guard.admit(JOB, run_key=TICK, settings=settings(3600, renew=False))
     assert fault.hit.is_set()
     with world.truth.guard() as other:
