@@ -34,6 +34,8 @@ from tests.support.databases import PassingDatabases  # noqa: E402
 _AROUND_AIRFLOW = ("tests/acceptance/", "tests/deploy/test_embedded.py")
 _AROUND_ANOTHER = ("tests/acceptance/test_waiting.py", "tests/acceptance/test_cut_off_worker.py")
 """Half of them."""
+_stacks: list[Stack] = []
+"""The one that runs, if it does."""
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
@@ -55,6 +57,15 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     """The shares that take longest are begun first."""
     if hasattr(config, "workerinput"):
         items.sort(key=lambda item: not item.nodeid.startswith(_AROUND_AIRFLOW))
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> None:
+    """An Airflow that no test needs any more would take half a processor from the others."""
+    begun_first = hasattr(item.config, "workerinput") and item.nodeid.startswith(_AROUND_AIRFLOW)
+    if begun_first and nextitem is not None and not nextitem.nodeid.startswith(_AROUND_AIRFLOW):
+        while _stacks:
+            _stacks.pop().remove()
 
 
 def pytest_unconfigure() -> None:
@@ -174,7 +185,9 @@ def airflow_stack(server_folder: Path) -> Iterator[Stack]:
         paused_at_creation=True,
         env=AIRFLOW.impatient,
     )
+    _stacks.append(stack)
     try:
         yield stack.start()
     finally:
-        stack.remove()
+        while _stacks:
+            _stacks.pop().remove()
