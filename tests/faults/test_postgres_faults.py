@@ -239,7 +239,7 @@ def test_a_claim_that_is_struck_is_made_again(node: Node, truth: Truth, name: st
 @struck("renew", "finish")
 def test_a_renewal_or_an_end_that_is_struck_is_made_again(node: Node, truth: Truth, name: str, how: str) -> None:
     admitted, go_on = threading.Event(), threading.Event()
-    node.ttl = 4
+    node.ttl = 8
 
     def wait(lease: Lease) -> None:
         admitted.set()
@@ -266,7 +266,7 @@ def test_a_renewal_or_an_end_that_is_struck_is_made_again(node: Node, truth: Tru
 def test_a_job_with_a_fixed_lease_works_on_though_its_keepers_question_is_struck(
     node: Node, truth: Truth, name: str, how: str
 ) -> None:
-    node.ttl, node.policies = 9, {"renew": False}
+    node.ttl, node.policies = 18, {"renew": False}
 
     def ask(lease: Lease) -> None:
         with blocked(node.postgres, TABLE[name]):

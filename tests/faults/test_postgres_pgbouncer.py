@@ -78,7 +78,7 @@ def test_settings_of_the_database_change_no_answer(
 
 def test_a_run_from_admission_to_its_end(redis_url: str, database: str, postgres_server: PostgresServer) -> None:
     truth = Truth(redis_url, postgres_server.dsn(database.rpartition("/")[2]))
-    node = Node(redis_url, database, ttl=2, before=lambda _: truth.wait_for_renewals(2))
+    node = Node(redis_url, database, ttl=6, before=lambda _: truth.wait_for_renewals(2))
     node.run()
     assert (node.errors, node.ran) == ([], [1])
     truth.check_done_once()
