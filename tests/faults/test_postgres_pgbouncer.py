@@ -141,13 +141,25 @@ class Crowd:
             eventually(lambda: seen.update(waiting()) or len(seen) >= number)
 
 
+@pytest.fixture
+def truth(redis_url: str, database: str, postgres_server: PostgresServer) -> Truth:
+    """What is seen past the pooler."""
+    return Truth(redis_url, postgres_server.dsn(database.rpartition("/")[2]))
+
+
+@pytest.fixture
+def node(redis_url: str, database: str, narrow_pooler: PgBouncer) -> Node:
+    return Node(redis_url, narrow_pooler.dsn(database.rpartition("/")[2]), ttl=6)
+
+
+@pytest.fixture
+def crowd(narrow_pooler: PgBouncer, node: Node) -> Crowd:
+    return Crowd(narrow_pooler, node.postgres)
+
+
 def test_who_finds_every_slot_of_the_pool_taken_is_admitted_when_there_is_one(
-    redis_url: str, database: str, narrow_pooler: PgBouncer, postgres_server: PostgresServer
+    node: Node, truth: Truth, crowd: Crowd
 ) -> None:
-    name = database.rpartition("/")[2]
-    truth = Truth(redis_url, postgres_server.dsn(name))
-    node = Node(redis_url, narrow_pooler.dsn(name), ttl=6)
-    crowd = Crowd(narrow_pooler, node.postgres)
     crowd.take()
     asker = threading.Thread(target=node.run)
     asker.start()
@@ -160,12 +172,8 @@ def test_who_finds_every_slot_of_the_pool_taken_is_admitted_when_there_is_one(
 
 
 def test_a_renewal_that_finds_every_slot_of_the_pool_taken_is_made_when_there_is_one(
-    redis_url: str, database: str, narrow_pooler: PgBouncer, postgres_server: PostgresServer
+    node: Node, truth: Truth, crowd: Crowd
 ) -> None:
-    name = database.rpartition("/")[2]
-    truth = Truth(redis_url, postgres_server.dsn(name))
-    node = Node(redis_url, narrow_pooler.dsn(name), ttl=6)
-    crowd = Crowd(narrow_pooler, node.postgres)
 
     def wait(lease: Lease) -> None:
         crowd.take()
@@ -182,12 +190,9 @@ def test_a_renewal_that_finds_every_slot_of_the_pool_taken_is_made_when_there_is
 
 
 def test_an_end_that_finds_every_slot_of_the_pool_taken_is_recorded_when_there_is_one(
-    redis_url: str, database: str, narrow_pooler: PgBouncer, postgres_server: PostgresServer
+    node: Node, truth: Truth, crowd: Crowd
 ) -> None:
-    name = database.rpartition("/")[2]
-    truth = Truth(redis_url, postgres_server.dsn(name))
-    node = Node(redis_url, narrow_pooler.dsn(name), ttl=6)
-    crowd, crowded = Crowd(narrow_pooler, node.postgres), threading.Event()
+    crowded = threading.Event()
     work = node.work
 
     def then_crowd(lease: Lease) -> None:

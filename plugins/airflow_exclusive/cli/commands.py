@@ -297,11 +297,12 @@ def purge(older_than: int, *, effects: bool, as_json: bool, postgres: str, schem
     from airflow_exclusive.cli.display import show_deleted
     from airflow_exclusive.stores.postgres.database import Database
     from airflow_exclusive.stores.postgres.purge import purge as forget
+    from airflow_exclusive.stores.postgres.statuses import PostgresStatuses
 
     database = Database(postgres, schema=schema)
     try:
-        (row,) = database.run("now", {"now": None}, answer_within=ANSWER_WITHIN)  # not this node's clock
-        before = datetime.fromtimestamp(row["now"], timezone.utc) - timedelta(days=older_than)
+        now = datetime.fromtimestamp(PostgresStatuses(database).clock(), timezone.utc)  # not this node's clock
+        before = now - timedelta(days=older_than)
         deleted = forget(database, "effects" if effects else "status", before)
     finally:
         database.close()
