@@ -297,12 +297,11 @@ def purge(older_than: int, *, effects: bool, as_json: bool, postgres: str, schem
     from airflow_exclusive.cli.display import show_deleted
     from airflow_exclusive.stores.postgres.database import Database
     from airflow_exclusive.stores.postgres.purge import purge as forget
-    from airflow_exclusive.stores.postgres.statuses import PostgresStatuses
 
     database = Database(postgres, schema=schema)
     try:
-        now = datetime.fromtimestamp(PostgresStatuses(database).clock(), timezone.utc)  # not this node's clock
-        before = now - timedelta(days=older_than)
+        (row,) = database.run("now", {"now": None}, answer_within=ANSWER_WITHIN)  # not this node's clock
+        before = datetime.fromtimestamp(row["now"], timezone.utc) - timedelta(days=older_than)
         deleted = forget(database, "effects" if effects else "status", before)
     finally:
         database.close()
