@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import threading
 import time
 from collections.abc import Awaitable, Callable, Collection, Iterator
@@ -17,7 +18,7 @@ import redis
 
 from airflow_exclusive import Admitted, AlreadyDone, Busy, JobGuard
 from airflow_exclusive.core import standby as rules
-from airflow_exclusive.core.errors import StoreMisconfigured
+from airflow_exclusive.core.errors import StoreMisconfigured, StoreUnavailable
 from airflow_exclusive.core.job import Request, Source
 from airflow_exclusive.core.lease import Lease
 from airflow_exclusive.core.patience import Elsewhere, Patience
@@ -445,6 +446,26 @@ def test_a_server_that_says_nothing_stops_neither_the_loop_nor_the_waiting(
     assert fault.hit.is_set()
     assert woken.outcome == "free"
     assert longest < 3, "less than the server was waited for"
+
+
+def test_a_gate_that_says_nothing_is_waited_for_by_all_waiters_at_once() -> None:
+    async def asked(locks: AsyncRedisLocks) -> list[LockAnswer | BaseException]:
+        try:
+            waiters = [locks.acquire(f"job {n}", "ticket", 30) for n in range(5)]
+            first = await asyncio.gather(*waiters, return_exceptions=True)
+            return [*first, *await asyncio.gather(locks.acquire(JOB, "ticket", 30), return_exceptions=True)]
+        finally:
+            await locks.close()
+
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        answers = asyncio.run(asked(AsyncRedisLocks(f"redis://127.0.0.1:{silent.getsockname()[1]}/0", timeout=0.1)))
+        silent.setblocking(False)
+        for _ in range(2 * 2):  # the five, and who came after them
+            silent.accept()[0].close()
+        with pytest.raises(BlockingIOError):
+            silent.accept()
+    assert [type(answer) for answer in answers] == [StoreUnavailable] * 6
+    assert {str(answer) for answer in answers} == {str(answers[0])}
 
 
 def test_what_trying_again_does_not_cure_is_told_at_once(place: Place, empty_database: str) -> None:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
 
+from airflow_exclusive.core.errors import StoreUnavailable
 from airflow_exclusive.core.ports import LockAnswer
 from airflow_exclusive.stores.redacted import redacted
 from airflow_exclusive.stores.redis.address import Address, clients
@@ -26,6 +28,8 @@ class AsyncRedisLocks:
         self._address = Address.parse(url)
         self._url, self._timeout = url, timeout
         self._one_by_one = asyncio.Lock()
+        self._silent: tuple[float, str] | None = None
+        """When and why the last request that failed did so. Who has waited for that one need not wait as long again."""
 
     async def acquire(self, job_name: str, owner: str, ttl: float) -> LockAnswer:
         return lock_answer(await self._eval("acquire", [lock_key(job_name)], [owner, milliseconds(ttl)]))
@@ -55,13 +59,24 @@ class AsyncRedisLocks:
         return self._address.connect_async(timeout=self._timeout, tries_again=TRIES_AGAIN)
 
     async def _eval(self, script: str, keys: list[str], args: list[Any]) -> Any:
+        asked = time.monotonic()
+        async with self._one_by_one:
+            if self._silent and self._silent[0] >= asked:
+                raise StoreUnavailable(self._silent[1])
+            try:
+                with ErrorsMapped(self._url, may_ask=False):
+                    return await self._evaluated("EVAL", lua(script), len(keys), *keys, *args)
+            except StoreUnavailable as error:
+                self._silent = time.monotonic(), str(error)
+                raise
+
+    async def _evaluated(self, *command: Any) -> Any:
         from redis.exceptions import ReadOnlyError
 
-        async with self._one_by_one:
-            with ErrorsMapped(self._url, may_ask=False):
-                try:
-                    return await self._client.execute_command("EVAL", lua(script), len(keys), *keys, *args)  # type: ignore[no-untyped-call]
-                except ReadOnlyError:
-                    if (pool := pool_of(self._client)) is not None:
-                        await pool.disconnect()
-                    raise
+        try:
+            return await self._client.execute_command(*command)  # type: ignore[no-untyped-call]
+        except ReadOnlyError:
+            if (pool := pool_of(self._client)) is None:
+                raise
+            await pool.disconnect()
+            return await self._client.execute_command(*command)  # type: ignore[no-untyped-call]

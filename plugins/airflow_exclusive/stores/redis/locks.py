@@ -89,18 +89,24 @@ class RedisLocks:
         return self._address.connect(timeout=self._timeout, tries_again=TRIES_AGAIN)
 
     def _call(self, script: str, keys: list[str], args: list[Any]) -> Any:
-        from redis.exceptions import NoScriptError, ReadOnlyError
+        from redis.exceptions import ReadOnlyError
 
         with ErrorsMapped(self._url):
             try:
-                try:
-                    return self.client.evalsha(digest(script), len(keys), *keys, *args)
-                except NoScriptError:
-                    return self.client.eval(lua(script), len(keys), *keys, *args)
+                return self._evaluated(script, keys, args)
             except ReadOnlyError:
-                if (pool := pool_of(self.client)) is not None:
-                    pool.disconnect()
-                raise
+                if (pool := pool_of(self.client)) is None:
+                    raise
+                pool.disconnect()
+                return self._evaluated(script, keys, args)
+
+    def _evaluated(self, script: str, keys: list[str], args: list[Any]) -> Any:
+        from redis.exceptions import NoScriptError
+
+        try:
+            return self.client.evalsha(digest(script), len(keys), *keys, *args)
+        except NoScriptError:
+            return self.client.eval(lua(script), len(keys), *keys, *args)
 
 
 def lock_answer(reply: Any) -> LockAnswer:
