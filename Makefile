@@ -11,7 +11,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 MINI := .venv-2.11
 # More tests at a time than processors, since most of them wait for something (tests/conftest.py says which go together).
-WORKERS := -n 3
+WORKERS := -n 4
 COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.10 --no-python-downloads \
 	--generate-hashes --no-header $(if $(UPGRADE),--upgrade)
 
