@@ -33,6 +33,7 @@ from tests.support.deaths import Deaths
 from tests.support.jobs import JobProcess, alive, freeze, thaw
 from tests.support.ledger import JOB, TICK
 from tests.support.proxied_node import keepers
+from tests.support.servers import send_all
 from tests.support.waiting import eventually, stays
 
 TTL = 6.0
@@ -721,15 +722,6 @@ def own_postgres(tmp_path: Path) -> Iterator[EmbeddedPostgres]:
     finally:
         send_all(server, signal.SIGCONT)
         server.remove()
-
-
-def send_all(server: EmbeddedPostgres, number: signal.Signals) -> None:
-    """To the server first, so that it starts no more processes, then to those that it has."""
-    if server.daemon is not None and server.daemon.process is not None:
-        server.daemon.send(number)
-        for process in server.daemon.family():
-            with suppress(psutil.NoSuchProcess):
-                process.send_signal(number)
 
 
 @pytest.mark.parametrize("how", ["killed", "frozen"])

@@ -7,12 +7,14 @@ import shutil
 import signal
 import socket
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any, NoReturn
 from urllib.parse import quote, urlencode, urlsplit
 
+import psutil
 import psycopg
 import pytest
 import redis
@@ -253,3 +255,12 @@ class BreakableValkey(EmbeddedValkey):
 
 def _lines(value: Any) -> list[Any]:
     return value if isinstance(value, list) else [value]
+
+
+def send_all(server: EmbeddedPostgres, number: signal.Signals) -> None:
+    """To the server first, so that it starts no more processes, then to those that it has."""
+    if server.daemon is not None and server.daemon.process is not None:
+        server.daemon.send(number)
+        for process in server.daemon.family():
+            with suppress(psutil.NoSuchProcess):
+                process.send_signal(number)
