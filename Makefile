@@ -64,6 +64,10 @@ test: system-packages venv ## Run all tests but those of Celery and of two deplo
 test-mini: system-packages venv-mini ## Run all tests with Airflow 2.11
 	$(MINI)/bin/python -m pytest $(WORKERS)
 
+.PHONY: torture
+torture: venv ## Strike nodes and servers at random for five minutes, and read the books (MINUTES=…, SEED=…)
+	$(BIN)/python -m tests.torture $(if $(MINUTES),--minutes $(MINUTES)) $(if $(SEED),--seed $(SEED))
+
 .PHONY: bench
 bench: venv ## Measure what guarding costs, each figure against its limit
 	$(BIN)/python -m benchmarks

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import logging
 import secrets
 import shutil
 import sys
@@ -26,6 +27,7 @@ def main() -> int:
     asked = _asked()
     shutil.rmtree(_FOLDER, ignore_errors=True)
     _FOLDER.mkdir()
+    logging.basicConfig(filename=_FOLDER / "nemesis.log")
     world = World(_FOLDER, asked.seed, asked.nodes, asked.jobs, asked.ttl)
     print(f"seed {asked.seed}: {asked.nodes} nodes, {asked.jobs} jobs, {asked.minutes:g} minutes", flush=True)
     broken = []

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import signal
 import sys
 import time
 import traceback
@@ -77,9 +78,13 @@ class Node:
             with self._guard.hold(job, run_key=tick, rerun=rerun, wait=wait, settings=settings) as lease:
                 owner = lease.owner
                 self._note("begun", owner=owner, job=job, tick=tick, policy=settings.on_lease_lost)
+                helper = self._helper(owner) if self._random.random() < 0.3 else None
                 try:
                     self._work(lease)
                 finally:
+                    if helper is not None:
+                        os.kill(helper, signal.SIGKILL)
+                        os.waitpid(helper, 0)
                     self._note("stopped", owner=owner)
         except StaleWrite:
             self._note("refused", owner=owner)
@@ -96,6 +101,20 @@ class Node:
                 with lease.transaction(conn, step=step) as tx:
                     if not tx.done:
                         tx.execute(WRITE, self._row(lease, step))
+
+    def _helper(self, owner: str) -> int:
+        """A fork that works along, perhaps in a session of its own, and ends when it is ended."""
+        detached = self._random.random() < 0.5
+        if pid := os.fork():
+            return pid
+        try:
+            if detached:
+                os.setsid()
+            while True:
+                self._note("helped", owner=owner)
+                time.sleep(_SLICE)
+        finally:
+            os._exit(1)
 
     @staticmethod
     def _row(lease: Lease, step: str) -> dict[str, Any]:

@@ -19,6 +19,8 @@ _EFFECTS = "SELECT * FROM effect ORDER BY id"
 
 _NO_MORE = "no more "
 _NEVER = float("inf")
+_KEEPER = {"keeper killed", "keeper frozen", "node killed", "node frozen"}
+"""What a keeper that would end its job, or that one's forks, may be kept from it by."""
 
 Row = dict[str, Any]
 
@@ -46,7 +48,7 @@ def violations(books: Books, history: History) -> Iterator[str]:
     yield from _effects(books)
     yield from _tokens(books)
     yield from _answers(books, history)
-    yield from _overlaps(history)
+    yield from _overlaps(books, history)
 
 
 def _bugs(history: History) -> Iterator[str]:
@@ -114,21 +116,26 @@ def _answers(books: Books, history: History) -> Iterator[str]:
             yield f"{row['job_name']} {row['run_key']}: {row['owner']} runs for ever"
 
 
-def _overlaps(history: History) -> Iterator[str]:
-    """Of what is stopped before its lease can lapse no two work at a time.
+def _overlaps(books: Books, history: History) -> Iterator[str]:
+    """Of what is stopped before its lease can lapse no two work at a time, nor do their forks.
 
     Unless nothing could stop it, since job and keeper were struck both: frozen, it does nothing, and learns at its
-    next step that it is too late.
+    next step that it is too late. Or unless a person has said that the runner is lost, and it wasn't.
     """
-    at_work: dict[str, list[tuple[float, float, str]]] = defaultdict(list)
+    released = {row["owner"] for row in books.attempts if row["outcome"] == "released"}
     ends = {event.owner: event.at for event in history.events("stopped")}
     deaths = {event.pid: event.at for event in history.events("died")}
+    helped = {event.owner: event.at for event in history.events("helped")}
     strikes = list(_strikes(history))
+    at_work: dict[str, list[tuple[float, float, str]]] = defaultdict(list)
     for began in history.events("begun"):
+        if began.policy != "stop" or began.owner in released:
+            continue
         over = min(ends.get(began.owner, _NEVER), deaths.get(began.pid, _NEVER))
         met = {what for pid, what, at, until in strikes if pid == began.pid and at <= over and until >= began.at - 1}
-        beyond_help = "node frozen" in met or ("job frozen" in met and met & {"keeper killed", "keeper frozen"})
-        if began.policy == "stop" and not beyond_help:
+        if not met & _KEEPER:
+            over = max(over, helped.get(began.owner, over))
+        if not ("node frozen" in met or ("job frozen" in met and met & _KEEPER)):
             at_work[began.job].append((began.at, over, began.owner))
     for job, spans in at_work.items():
         busy_until, by = 0.0, ""
