@@ -128,13 +128,16 @@ class Nemesis:
         return heal
 
     def _disturb(self, node: Node) -> None:
-        kind = self._random.choice([REQUEST_LOST, REPLY_LOST, DUPLICATED, SLOW, HANGING, UNHEARD])
-        (way,) = self._random.sample([node.redis, node.postgres], 1)
+        way = self._random.choice([node.redis, node.postgres, node.effects])
+        # Twice comes only what is asked anew where an answer was lost, and in a job's own transaction nothing is.
+        kinds = [REQUEST_LOST, REPLY_LOST, SLOW, HANGING, UNHEARD] + [DUPLICATED] * (way is not node.effects)
+        kind = self._random.choice(kinds)
         seconds = self._random.uniform(0.05, 0.5 * self._world.ttl)
         way.arm(_whatever, kind, times=self._random.randint(1, 3), seconds=seconds)
 
     def _ways(self, node: Node) -> list[Proxy]:
-        return self._random.choice([[node.redis], [node.postgres], [node.redis, node.postgres]])
+        all_ways = [node.redis, node.postgres, node.effects]
+        return self._random.sample(all_ways, self._random.randint(1, len(all_ways)))
 
     # the servers
 

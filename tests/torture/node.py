@@ -28,7 +28,10 @@ WRITE = """
 """
 MARK = "TORTURE"
 """In the environment of all that a node starts, the file of the history."""
-_LONGEST_STEP = 0.6
+_SHORT_STEP, _LONG_STEP = 0.6, 1.5
+"""The longest ones, in seconds and in ttl: a short one meets little, a long one outlives a lease that isn't renewed."""
+_OFTEN = 0.85
+"""How often a step is a short one."""
 _SLICE = 0.02
 _WAITS = (0.0, 0.0, 3.0, float("inf"))
 
@@ -68,7 +71,7 @@ class Node:
         settings = LeaseSettings(
             ttl=self._ttl,
             renew=self._random.random() < 0.8,
-            max_run_time=3 * self._ttl,  # a step may hang for ever
+            max_run_time=6 * self._ttl,  # a step may hang for ever
             on_lease_lost="raise" if self._random.random() < 0.2 else "stop",
             on_redis_down=self._random.choice(["fail", "postgres"]),
         )
@@ -94,7 +97,8 @@ class Node:
     def _work(self, lease: Lease) -> None:
         with psycopg.connect(self._effects[lease.job_name], connect_timeout=5) as conn:
             for step in STEPS:
-                until = time.monotonic() + self._random.uniform(0.0, _LONGEST_STEP)
+                longest = _SHORT_STEP if self._random.random() < _OFTEN else _LONG_STEP * self._ttl
+                until = time.monotonic() + self._random.uniform(0.0, longest)
                 while time.monotonic() < until:
                     lease.ensure_held()
                     time.sleep(_SLICE)

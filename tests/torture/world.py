@@ -125,8 +125,10 @@ class Node:
         return f"node {self._number}"
 
     def begin(self) -> None:
+        """The job writes its effects on a way of its own."""
         self.redis = Proxy(RedisProtocol(), LOOPBACK, self._world.redis.port)
         self.postgres = Proxy(PostgresProtocol(), LOOPBACK, self._world.postgres.port)
+        self.effects = Proxy(PostgresProtocol(), LOOPBACK, self._world.postgres.port)
         self._life.start()
 
     def end(self) -> None:
@@ -181,7 +183,7 @@ class Node:
         return {
             "redis": through(world.redis.url(), self.redis),
             "postgres": through(world.status_dsn, self.postgres),
-            "effects": {job: through(world.effects_of(job), self.postgres) for job in world.jobs},
+            "effects": {job: through(world.effects_of(job), self.effects) for job in world.jobs},
             "ticks": {job: done + 1 for job, done in world.done().items()},
             "ttl": world.ttl,
             "history": str(world.history.file),
