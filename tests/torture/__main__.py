@@ -47,7 +47,7 @@ def _asked() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tests.torture", description="Strike nodes and servers at random.")
     parser.add_argument("--minutes", type=float, default=5.0)
     parser.add_argument("--nodes", type=int, default=4)
-    parser.add_argument("--jobs", type=int, default=3)
+    parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument("--ttl", type=float, default=6.0, help="seconds")
     parser.add_argument(
         "--seed", default=secrets.token_hex(4), help="what is struck; when it hits is up to the machine"

@@ -19,7 +19,8 @@ from tests.torture.world import Node, World, impatient
 Heal = Callable[[], None]
 Strike = Callable[[], "Heal | None"]
 
-_PAUSE = 1.0
+_AIMED = 0.75
+_PAUSE = 0.8
 """Seconds between two strikes, on average."""
 
 _OTHERS = "FROM pg_stat_activity WHERE pid <> pg_backend_pid() AND datname IN ('status', 'effects')"
@@ -71,9 +72,15 @@ class Nemesis:
         for wound in list(self._wounds):
             self._heal(wound)
 
+    def _victim(self) -> Node:
+        """Mostly one that has a lease, which is where there is something to break."""
+        at_work = [node for node in self._world.nodes if node.keepers()]
+        aimed = at_work and self._random.random() < _AIMED
+        return self._random.choice(at_work if aimed else self._world.nodes)
+
     def _strike(self) -> None:
         what = self._random.choice(list(self._strikes))
-        lasts = self._random.uniform(0.1, 2.0) * self._world.ttl
+        lasts = self._random.uniform(0.1, 2.5) * self._world.ttl
         if any(wound[1] == what for wound in self._wounds):
             return
         self._world.history.note("strike", what=what)
@@ -97,9 +104,9 @@ class Nemesis:
         node.send(node.keepers(), psutil.Process.kill, "keeper killed")
 
     def _kill_node(self, node: Node) -> None:
-        keepers = node.keepers()
-        node.send(keepers, psutil.Process.suspend, "keeper frozen")  # it would tell of the job's end
-        node.send([*node.job(), *keepers], psutil.Process.kill, "node killed")
+        everything = node.everything()
+        node.send(everything, psutil.Process.suspend, "node frozen")  # or a keeper would tell of the job's end
+        node.send(everything, psutil.Process.kill, "node killed")
 
     def _freeze_job(self, node: Node) -> Heal:
         return _frozen(node, node.job(), "job frozen")
@@ -108,7 +115,7 @@ class Nemesis:
         return _frozen(node, node.keepers(), "keeper frozen")
 
     def _freeze_node(self, node: Node) -> Heal:
-        return _frozen(node, [*node.keepers(), *node.job()], "node frozen")
+        return _frozen(node, node.everything(), "node frozen")
 
     # its ways to the servers
 

@@ -26,11 +26,9 @@ WRITE = """
     INSERT INTO effect (job_name, run_key, generation, step, token)
     VALUES (%(job)s, %(tick)s, %(generation)s, %(step)s, %(token)s)
 """
-MARK = "TORTURE"
-"""In the environment of all that a node starts, the file of the history."""
 _SHORT_STEP, _LONG_STEP = 0.6, 1.5
 """The longest ones, in seconds and in ttl: a short one meets little, a long one outlives a lease that isn't renewed."""
-_OFTEN = 0.85
+_OFTEN = 0.75
 """How often a step is a short one."""
 _SLICE = 0.02
 _WAITS = (0.0, 0.0, 3.0, float("inf"))
@@ -136,7 +134,6 @@ class Node:
 
 def main() -> None:
     order = json.loads(sys.argv[1])
-    os.environ[MARK] = order["history"]
     with JobGuard(redis=order["redis"], postgres=order["postgres"]) as guard:
         Node(guard, order).live()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
@@ -24,7 +25,6 @@ from tests.support import children
 from tests.support.proxied_node import through
 from tests.support.proxy import PostgresProtocol, Proxy, RedisProtocol
 from tests.torture.history import History
-from tests.torture.node import MARK
 
 _TABLE = """
     CREATE TABLE effect (
@@ -34,6 +34,9 @@ _TABLE = """
 _DONE = (
     "SELECT job_name, max(run_key::int) FROM exclusive.scheduled_job_run WHERE outcome = 'success' GROUP BY job_name"
 )
+
+_MARK = "TORTURE"
+"""In the environment of all that nodes start, the file of the history."""
 
 
 class World:
@@ -50,6 +53,7 @@ class World:
 
     @contextmanager
     def alive(self) -> Iterator[None]:
+        os.environ[_MARK] = str(self.history.file)
         with ExitStack() as at_end:
             self.postgres.start()
             at_end.callback(self.postgres.remove)
@@ -98,7 +102,7 @@ class World:
 
     def left(self) -> list[psutil.Process]:
         """Whatever the nodes have started that is still there."""
-        return marked(MARK, str(self.history.file))
+        return marked(_MARK, str(self.history.file))
 
     def end_jobs(self) -> None:
         """Kill the nodes' jobs, and give them no new ones."""
@@ -148,6 +152,12 @@ class Node:
                     child for child in job.children() if any("keeper.process" in word for word in child.cmdline())
                 ]
         return found
+
+    def everything(self) -> list[psutil.Process]:
+        """The job, its keepers and its forks."""
+        with suppress(psutil.Error):
+            return [found for job in self.job() for found in [job, *job.children(recursive=True)]]
+        return []
 
     def send(
         self,
