@@ -26,7 +26,7 @@ WRITE = """
     INSERT INTO effect (job_name, run_key, generation, step, token)
     VALUES (%(job)s, %(tick)s, %(generation)s, %(step)s, %(token)s)
 """
-_SHORT_STEP, _LONG_STEP = 0.6, 1.5
+_SHORT_STEP, _LONG_STEP = 0.6, 3.0
 """The longest ones, in seconds and in ttl: a short one meets little, a long one outlives a lease that isn't renewed."""
 _OFTEN = 0.75
 """How often a step is a short one."""
@@ -69,7 +69,7 @@ class Node:
         settings = LeaseSettings(
             ttl=self._ttl,
             renew=self._random.random() < 0.8,
-            max_run_time=6 * self._ttl,  # a step may hang for ever
+            max_run_time=10 * self._ttl,  # a step may hang for ever
             on_lease_lost="raise" if self._random.random() < 0.2 else "stop",
             on_redis_down=self._random.choice(["fail", "postgres"]),
         )

@@ -10,7 +10,7 @@ from typing import Any
 import psycopg
 from psycopg.rows import dict_row
 
-from tests.torture.history import History
+from tests.torture.history import Event, History
 from tests.torture.node import STEPS
 from tests.torture.world import World
 
@@ -123,20 +123,15 @@ def _overlaps(books: Books, history: History) -> Iterator[str]:
     next step that it is too late. Or unless a person has said that the runner is lost, and it wasn't.
     """
     released = {row["owner"] for row in books.attempts if row["outcome"] == "released"}
-    ends = {event.owner: event.at for event in history.events("stopped")}
-    deaths = {event.pid: event.at for event in history.events("died")}
     helped = {event.owner: event.at for event in history.events("helped")}
-    strikes = list(_strikes(history))
     at_work: dict[str, list[tuple[float, float, str]]] = defaultdict(list)
-    for began in history.events("begun"):
+    for began, over, met in _attempts(history):
         if began.policy != "stop" or began.owner in released:
             continue
-        over = min(ends.get(began.owner, _NEVER), deaths.get(began.pid, _NEVER))
-        met = {what for pid, what, at, until in strikes if pid == began.pid and at <= over and until >= began.at - 1}
-        if not met & _KEEPER:
-            over = max(over, helped.get(began.owner, over))
-        if not ("node frozen" in met or ("job frozen" in met and met & _KEEPER)):
-            at_work[began.job].append((began.at, over, began.owner))
+        if "node frozen" in met or ("job frozen" in met and met & _KEEPER):
+            continue
+        until = over if met & _KEEPER else max(over, helped.get(began.owner, over))
+        at_work[began.job].append((began.at, until, began.owner))
     for job, spans in at_work.items():
         busy_until, by = 0.0, ""
         for began_at, over, owner in sorted(spans):
@@ -144,6 +139,23 @@ def _overlaps(books: Books, history: History) -> Iterator[str]:
                 yield f"{job}: {owner} began {busy_until - began_at:.3f} s before {by} had stopped"
             if over > busy_until:
                 busy_until, by = over, owner
+
+
+def orphans(history: History) -> set[int]:
+    """Forks that nobody could have ended: job and keeper were struck both."""
+    struck = {began.owner for began, _, met in _attempts(history) if met & _KEEPER}
+    return {event.pid for event in history.events("helped") if event.owner in struck}
+
+
+def _attempts(history: History) -> Iterator[tuple[Event, float, set[str]]]:
+    """Each with when its job had stopped or died, and what it was struck by."""
+    ends = {event.owner: event.at for event in history.events("stopped")}
+    deaths = {event.pid: event.at for event in history.events("died")}
+    strikes = list(_strikes(history))
+    for began in history.events("begun"):
+        over = min(ends.get(began.owner, _NEVER), deaths.get(began.pid, _NEVER))
+        met = {what for pid, what, at, until in strikes if pid == began.pid and at <= over and until >= began.at - 1}
+        yield began, over, met
 
 
 def _strikes(history: History) -> Iterator[tuple[int, str, float, float]]:

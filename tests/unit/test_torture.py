@@ -12,7 +12,7 @@ import pytest
 
 from tests.torture.history import History
 from tests.torture.node import STEPS
-from tests.torture.verdict import Books, Row, violations
+from tests.torture.verdict import Books, Row, orphans, violations
 
 JOB = "job 0"
 START = datetime(2013, 1, 2, tzinfo=timezone.utc)
@@ -178,3 +178,12 @@ def test_unless_nothing_could_have_stopped_it(judge: Judge, excuse: str) -> None
 )
 def test_one_strike_alone_is_no_excuse(judge: Judge, strike: tuple[float, str, dict[str, Any]]) -> None:
     assert judge(good_books(), [*late(), strike]) == ["job 0: owner 2 began 0.500 s before owner 1 had stopped"]
+
+
+def test_forks_are_excused_whose_keeper_was_struck_as_well(tmp_path: Path) -> None:
+    history = History(tmp_path / "history.jsonl")
+    told = [*good_history(), (1.2, "struck", {"pid": 1, "what": "keeper killed"})]
+    told += [(1.3, "helped", {"pid": 77, "owner": "owner 1"}), (2.3, "helped", {"pid": 88, "owner": "owner 2"})]
+    history.file.write_text("".join(json.dumps(event) + "\n" for event in told))
+    assert 77 in orphans(history)
+    assert 88 not in orphans(history)
