@@ -7,6 +7,7 @@ import signal
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 
 import psutil
 import psycopg
@@ -19,9 +20,14 @@ from tests.torture.world import Node, World, impatient
 Heal = Callable[[], None]
 Strike = Callable[[], "Heal | None"]
 
-_AIMED = 0.75
-_PAUSE = 0.8
-"""Seconds between two strikes, on average."""
+_PAUSE = 1.5
+"""Seconds between two strikes, on average: an attempt has to live long enough to lose its lease."""
+_AT_SERVERS, _OUTAGE = 0.3, 1.0
+_AIMED, _ABSENCE = 0.75, 3.0
+"""How often servers are struck, and nodes that have a lease; and for how long at most, in ttl.
+
+Servers less and not so long, since nobody can take over what a node has lost while they are away.
+"""
 
 _OTHERS = "FROM pg_stat_activity WHERE pid <> pg_backend_pid() AND datname IN ('status', 'effects')"
 
@@ -44,9 +50,8 @@ class Nemesis:
             "disturbed": self._disturb,
             "disturbed again": self._disturb,
         }
-        self._strikes: dict[str, Strike] = {
-            what: lambda strike=strike: strike(self._random.choice(world.nodes)) for what, strike in nodes.items()
-        } | {
+        self._at_nodes: dict[str, Strike] = {what: partial(self._at_victim, strike) for what, strike in nodes.items()}
+        self._at_servers: dict[str, Strike] = {
             "redis emptied": self._empty_redis,
             "redis forgets its scripts": self._forget_scripts,
             "redis hangs up": self._hang_up,
@@ -72,19 +77,21 @@ class Nemesis:
         for wound in list(self._wounds):
             self._heal(wound)
 
-    def _victim(self) -> Node:
+    def _at_victim(self, strike: Callable[[Node], Heal | None]) -> Heal | None:
         """Mostly one that has a lease, which is where there is something to break."""
         at_work = [node for node in self._world.nodes if node.keepers()]
         aimed = at_work and self._random.random() < _AIMED
-        return self._random.choice(at_work if aimed else self._world.nodes)
+        return strike(self._random.choice(at_work if aimed else self._world.nodes))
 
     def _strike(self) -> None:
-        what = self._random.choice(list(self._strikes))
-        lasts = self._random.uniform(0.1, 2.5) * self._world.ttl
+        at_servers = self._random.random() < _AT_SERVERS
+        strikes, longest = (self._at_servers, _OUTAGE) if at_servers else (self._at_nodes, _ABSENCE)
+        what = self._random.choice(list(strikes))
+        lasts = self._random.uniform(0.0, longest) * self._world.ttl
         if any(wound[1] == what for wound in self._wounds):
             return
         self._world.history.note("strike", what=what)
-        if heal := self._strikes[what]():
+        if heal := strikes[what]():
             self._wounds.append((time.monotonic() + lasts, what, heal))
 
     def _heal(self, wound: tuple[float, str, Heal]) -> None:
