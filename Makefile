@@ -12,6 +12,7 @@ BIN := $(VENV)/bin
 MINI := .venv-2.11
 # More tests at a time than processors, since most of them wait for something (tests/conftest.py says which go together).
 WORKERS := -n 4
+MINI_WORKERS := -n 3
 COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.10 --no-python-downloads \
 	--generate-hashes --no-header $(if $(UPGRADE),--upgrade)
 
@@ -62,7 +63,7 @@ test: system-packages venv ## Run all tests but those of Celery and of two deplo
 
 .PHONY: test-mini
 test-mini: system-packages venv-mini ## Run all tests with Airflow 2.11
-	$(MINI)/bin/python -m pytest $(WORKERS)
+	$(MINI)/bin/python -m pytest $(MINI_WORKERS)
 
 .PHONY: torture
 torture: venv ## Strike nodes and servers at random for five minutes, and read the books (MINUTES=…, SEED=…)

@@ -68,7 +68,8 @@ LAST_RITES = {"finish": sql("finish"), "release": script("release", by_keeper=Tr
 BY_A_PERSON = ("doctor", "history", "migration", "purge", "refusals")
 """How the names of those begin that no attempt depends on."""
 SILENT = [HANGING, UNHEARD]
-SHORT_TTL = 4.0
+SHORT_TTL = 6.0
+"""Of a lease whose renewals are waited for: they may come late by two seconds and more on a busy machine."""
 CLEARED = replace(TASK, try_number=2, cleared_tries=1)
 
 
@@ -94,9 +95,9 @@ def admitted(guard: JobGuard, run_key: str = TICK, **asked: Any) -> Lease:
 
 def renewed_after(fault: Fault, lease: Lease) -> None:
     """Wait until the keeper has met the fault and got over it."""
-    assert fault.hit.wait(SHORT_TTL)
-    eventually(lambda: fault.seen > fault.nth + fault.times - 1, SHORT_TTL)
-    eventually(lambda: lease._keeper.trusted_for > 0.6 * SHORT_TTL, SHORT_TTL)  # 0.9 of it right after a renewal
+    assert fault.hit.wait(30)
+    eventually(lambda: fault.seen > fault.nth + fault.times - 1, 30)
+    eventually(lambda: lease._keeper.trusted_for > 0.6 * SHORT_TTL, 30)  # 0.9 of it right after a renewal
     lease.ensure_held()
 
 
@@ -147,7 +148,7 @@ def test_a_question_after_a_fixed_lease_that_is_disturbed_does_not_end_it(world:
         heard(lease)
         lease.ensure_held()
 
-    world.node.ttl, world.node.policies, world.node.before = 6, {"renew": False}, ask
+    world.node.ttl, world.node.policies, world.node.before = 10, {"renew": False}, ask
     world.node.run()
     assert (world.node.errors, world.node.ran) == ([], [1])
     world.truth.check_done_once()

@@ -26,7 +26,7 @@ from tests.support.proxied_node import Truth, settings
 from tests.support.set_clock import SetClock
 from tests.support.waiting import eventually
 
-TTL = 3.0
+TTL = 6.0
 HOUR = 3600
 
 

@@ -592,7 +592,7 @@ def test_who_asks_a_read_only_server_is_admitted_when_it_can_be_written(
 def test_a_run_whose_server_becomes_read_only_stops_in_time_and_is_not_counted_as_done(
     node: Node, truth: Truth, breakable_postgres: OddPostgres
 ) -> None:
-    node.ttl = 3
+    node.ttl = 6
 
     def fail_over(lease: Lease) -> None:
         if lease.attempt > 1:

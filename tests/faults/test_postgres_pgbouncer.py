@@ -96,7 +96,7 @@ def test_a_pooler_that_is_restarted_stops_nobody(
         pgbouncer.start()
         truth.wait_for_renewals(2)
 
-    node = Node(redis_url, database, ttl=4, before=restart)
+    node = Node(redis_url, database, ttl=8, before=restart)
     node.run()
     assert (node.errors, node.ran) == ([], [1])
     truth.check_done_once()

@@ -387,7 +387,7 @@ def test_a_job_whose_gate_is_frozen_past_its_ttl_goes_on_and_ends(gate: Gate, no
             answers.append(other.admit(JOB, run_key=TICK, settings=settings(on_redis_down="postgres")))
         lease.ensure_held()
 
-    node.ttl, node.before = 4, freeze
+    node.ttl, node.before = 6, freeze
     with impatient(), ExitStack() as standing_still:
         node.run()
     assert (node.errors, node.ran) == ([], [1])
