@@ -142,10 +142,10 @@ class Truth:
             assert isinstance(guard.admit(JOB, run_key=TICK, settings=settings()), AlreadyDone)
 
 
-def keepers() -> list[psutil.Process]:
-    """The keepers of this process."""
+def keepers(job: psutil.Process | None = None) -> list[psutil.Process]:
+    """The keepers of that process, or of this one."""
     found = []
-    for child in psutil.Process().children():
+    for child in (job or psutil.Process()).children():
         try:
             if any("keeper.process" in part for part in child.cmdline()):
                 found.append(child)

@@ -17,7 +17,7 @@ from tests.support.proxy import DUPLICATED, FOR_EVER, HANGING, REPLY_LOST, REQUE
 from tests.support.servers import send_all
 from tests.torture.world import Node, World, impatient
 
-Heal = Callable[[], None]
+Heal = Callable[[], object]
 Strike = Callable[[], "Heal | None"]
 
 _PAUSE = 1.5
@@ -48,7 +48,6 @@ class Nemesis:
             "cut off": self._cut_off,
             "turned away": self._turn_away,
             "disturbed": self._disturb,
-            "disturbed again": self._disturb,
         }
         self._at_nodes: dict[str, Strike] = {what: partial(self._at_victim, strike) for what, strike in nodes.items()}
         self._at_servers: dict[str, Strike] = {
@@ -173,7 +172,7 @@ class Nemesis:
 
     def _kill_redis(self) -> Heal:
         self._world.redis.kill()
-        return self._start_redis
+        return self._world.redis.start
 
     def _freeze_postgres(self) -> Heal:
         send_all(self._world.postgres, signal.SIGSTOP)
@@ -181,13 +180,7 @@ class Nemesis:
 
     def _kill_postgres(self) -> Heal:
         self._world.postgres.kill()
-        return self._start_postgres
-
-    def _start_redis(self) -> None:
-        self._world.redis.start()
-
-    def _start_postgres(self) -> None:
-        self._world.postgres.start()
+        return self._world.postgres.start
 
     def _ask_redis(self, *command: str) -> None:
         with suppress(redis.RedisError), redis.Redis.from_url(self._world.redis.url(), socket_timeout=2) as client:

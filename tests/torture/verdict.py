@@ -142,7 +142,7 @@ def _overlaps(books: Books, history: History) -> Iterator[str]:
 
 
 def orphans(history: History) -> set[int]:
-    """Forks that nobody could have ended: job and keeper were struck both."""
+    """Forks of jobs whose keeper was struck: where the job dies as well, nobody is left to end them."""
     struck = {began.owner for began, _, met in _attempts(history) if met & _KEEPER}
     return {event.pid for event in history.events("helped") if event.owner in struck}
 

@@ -22,7 +22,7 @@ from deploy.embedded.postgres import EmbeddedPostgres
 from deploy.embedded.process import marked
 from deploy.embedded.valkey import EmbeddedValkey
 from tests.support import children
-from tests.support.proxied_node import through
+from tests.support.proxied_node import keepers, through
 from tests.support.proxy import PostgresProtocol, Proxy, RedisProtocol
 from tests.torture.history import History
 
@@ -80,10 +80,8 @@ class World:
     def effects_of(self, job: str) -> str:
         return self.effects_dsn if self.jobs.index(job) % 2 else self.status_dsn
 
-    @contextmanager
-    def guard(self) -> Iterator[JobGuard]:
-        with JobGuard(redis=self.redis.url(), postgres=self.status_dsn) as guard:
-            yield guard
+    def guard(self) -> JobGuard:
+        return JobGuard(redis=self.redis.url(), postgres=self.status_dsn)
 
     def done(self) -> dict[str, int]:
         """By job the last tick that was done, -1 for none; while the server doesn't tell, as it was before."""
@@ -145,13 +143,9 @@ class Node:
         return [self._process] if self._process is not None else []
 
     def keepers(self) -> list[psutil.Process]:
-        found = []
-        for job in self.job():
-            with suppress(psutil.Error):
-                found += [
-                    child for child in job.children() if any("keeper.process" in word for word in child.cmdline())
-                ]
-        return found
+        with suppress(psutil.Error):
+            return [found for job in self.job() for found in keepers(job)]
+        return []
 
     def everything(self) -> list[psutil.Process]:
         """The job, its keepers and its forks."""
