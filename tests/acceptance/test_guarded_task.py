@@ -241,12 +241,10 @@ def test_the_same_fire_time_is_one_tick_on_every_timetable(airflow_stack: Stack)
     with ThreadPoolExecutor(len(SCHEDULES)) as at_once:
         list(at_once.map(partial(_backfill, airflow_stack.airflow), SCHEDULES))
     runs = [run for dag_id in SCHEDULES for run in api.dag_runs(dag_id) if run["run_type"] == "backfill"]
-    for run in runs:
-        assert api.wait_for_run(run["dag_id"], run["dag_run_id"], timeout=PATIENCE) == "success"
-
     states: dict[str, list[str]] = defaultdict(list)
     for run in runs:
-        task = api.task_instance(run["dag_id"], run["dag_run_id"], "run_it")
+        # Not for the run: with Airflow 2, a skipped task of a backfill may write its run back to running, for ever.
+        task = api.wait_for_task(run["dag_id"], run["dag_run_id"], "run_it", timeout=PATIENCE)
         states[run["data_interval_end"].replace("+00:00", "Z")].append(task["state"])
     keys = set(states)
     assert len(runs) > 2 * len(keys), "most fire times were asked for in several ways"
