@@ -14,6 +14,7 @@ from deploy.demo.fault import Fault, NoTraceError, SupervisorKilled, expect, kee
 from deploy.demo.second_node import NAME as SECOND_NODE
 from deploy.demo.ticks import JANUARY, JOB
 from deploy.demo.two_nodes import TwoNodes
+from deploy.embedded.process import runs
 
 _BUSY = 75
 _FLUSHES = 5
@@ -78,14 +79,21 @@ class JobFrozen(Fault[TwoNodes]):
                 f"taken over and done by {node_of(done)}; now the frozen job goes on, believing that it holds the lease"
             )
             job.resume()
-            self.until(lambda: self.refusals("stale") or None, f"the refusal of the stale job's result for {self.tick}")
+            end = self.until(lambda: self._end_of(job), f"the end of the stale job for {self.tick}")
         finally:
             for process in (job, keeper):
                 with suppress(psutil.NoSuchProcess):
                     process.resume()
         outcome = next(one.outcome for one in self.attempts() if one.owner == frozen.owner)
         expect(outcome == "taken_over", f"{self.tick}: the frozen attempt is {outcome} in the ledger, not taken_over")
-        say(f"refused: {self.refusals('stale')[-1].detail}")
+        say(end)
+
+    def _end_of(self, job: psutil.Process) -> str | None:
+        """What stopped it: the ledger, or its own watch over its lease, whichever comes first."""
+        ended = not runs(job)
+        if stale := self.refusals("stale"):
+            return f"refused: {stale[-1].detail}"
+        return "it ended itself, since its lease was over, before it had written anything" if ended else None
 
 
 class LockServerFlushed(Fault[TwoNodes]):

@@ -84,7 +84,7 @@ class Daemon:
         except psutil.NoSuchProcess:
             return None
         # Our own child is there until we collect it. It may look like a zombie while threads of it still run.
-        return process if same and (child is not None or _runs(process)) else None
+        return process if same and (child is not None or runs(process)) else None
 
     @property
     def alive(self) -> bool:
@@ -183,11 +183,11 @@ def kill_all(processes: Iterable[psutil.Process], *, timeout: float = 5) -> None
         with contextlib.suppress(psutil.NoSuchProcess):
             process.kill()
     deadline = time.monotonic() + timeout
-    while any(_runs(process) for process in processes) and time.monotonic() < deadline:
+    while any(runs(process) for process in processes) and time.monotonic() < deadline:
         time.sleep(0.01)
 
 
-def _runs(process: psutil.Process) -> bool:
+def runs(process: psutil.Process) -> bool:
     try:
         return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
