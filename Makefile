@@ -66,6 +66,12 @@ test: system-packages venv ## Run all tests but those of Celery and of two deplo
 test-mini: system-packages venv-mini ## Run all tests with Airflow 2.11
 	$(MINI)/bin/python -m pytest $(MINI_WORKERS)
 
+.PHONY: test-browser
+test-browser: venv venv-mini ## Look at the page "Exclusive jobs" with a browser, in Airflow 3.3 and 2.11
+	@sh deploy/system-packages.sh chromium
+	BROWSER_REQUIRED=1 $(BIN)/python -m pytest tests/browser
+	BROWSER_REQUIRED=1 $(MINI)/bin/python -m pytest tests/browser
+
 .PHONY: torture
 torture: venv ## Strike nodes and servers at random for five minutes, and read the books (MINUTES=…, SEED=…)
 	$(BIN)/python -m tests.torture $(if $(MINUTES),--minutes $(MINUTES)) $(if $(SEED),--seed $(SEED))

@@ -1,6 +1,6 @@
 #!/bin/sh
-# What the tests need besides Python, from the distribution: Redis, PgBouncer, libfaketime and a second PostgreSQL. Installs what
-# is missing when root runs it; for anybody else it says what to install.
+# What the tests need besides Python, from the distribution: Redis, PgBouncer, libfaketime and a second PostgreSQL, and the
+# programs that are named. Installs what is missing when root runs it; for anybody else it says what to install.
 set -eu
 
 missing=""
@@ -8,10 +8,13 @@ command -v redis-server >/dev/null || missing="$missing redis-server"
 command -v pgbouncer >/dev/null || [ -x /usr/sbin/pgbouncer ] || missing="$missing pgbouncer"
 ls /usr/lib/*/faketime/libfaketime.so.1 >/dev/null 2>&1 || missing="$missing libfaketime"
 ls /usr/lib/postgresql/*/bin/postgres >/dev/null 2>&1 || missing="$missing postgresql"
+for program; do
+	command -v "$program" >/dev/null || missing="$missing $program"
+done
 [ -n "$missing" ] || exit 0
 
 if [ "$(id -u)" -ne 0 ] || ! command -v apt-get >/dev/null; then
-	echo >&2 "tests/faults needs programs that aren't there; install them, or some tests are left out: apt-get install$missing"
+	echo >&2 "some tests need programs that aren't there; install them, or those are left out: apt-get install$missing"
 	exit 0
 fi
 

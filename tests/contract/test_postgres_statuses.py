@@ -495,6 +495,48 @@ def test_status_lists_all_jobs_by_name(ledger: Ledger) -> None:
     assert ledger.at(1).status("c") == []
 
 
+def test_status_lists_what_is_searched_for_page_by_page(ledger: Ledger) -> None:
+    for name in ("Backup 100%", "backup_daily", "restore", "the last backup"):
+        ledger.done(0, request(job=name))
+    found: list[str] = []
+    while page := ledger.at(2).status(None, search="BACKUP", after=found[-1] if found else None, limit=2):
+        assert len(page) <= 2
+        found += [row.job_name for row in page]
+    assert found == ["Backup 100%", "backup_daily", "the last backup"]
+    assert [row.job_name for row in ledger.at(2).status(None, search="0%")] == ["Backup 100%"]
+    assert ledger.at(2).status(None, search=ODD, after=ODD) == []
+
+
+def test_status_tells_where_the_attempt_came_from_and_what_keeps_others_out(ledger: Ledger) -> None:
+    claim = ledger.claim(0, request(source=TASK))
+    (row,) = ledger.at(1).status(JOB)
+    assert (row.source, row.hold_until) == (TASK, None)
+    ledger.at(1).finish(claim, "success", None, 60)
+    (row,) = ledger.at(2).status(JOB)
+    assert row.hold_until is not None
+    assert row.hold_until > START
+    (row,) = ledger.at(100).status(JOB)
+    assert row.hold_until is None
+
+
+def test_status_knows_no_source_of_what_the_ledger_has_forgotten(
+    ledger: Ledger, connection: psycopg.Connection
+) -> None:
+    ledger.done(0, request(source=TASK))
+    connection.execute("DELETE FROM exclusive.scheduled_job_run")
+    (row,) = ledger.at(2).status(JOB)
+    assert row.source == Source()
+
+
+def test_history_goes_on_before_a_token(ledger: Ledger) -> None:
+    for second in range(5):
+        ledger.done(second * 2, request(f"tick {second}"))
+    seen = ledger.at(20).history(JOB, None, 2)
+    while page := ledger.at(20).history(JOB, None, 2, before=seen[-1].fencing_token):
+        seen = [*seen, *page]
+    assert [run.fencing_token for run in seen] == [5, 4, 3, 2, 1]
+
+
 def test_a_refusal_is_noted_once_with_who_asked_and_why(ledger: Ledger) -> None:
     asked = request(source=replace(TASK, map_index=3))
     for _ in range(2):

@@ -740,6 +740,13 @@ def test_nobody_to_release_is_no_error(cli: Cli) -> None:
     assert json.loads(cli("release", JOB, "--reason", "just in case", "--json").stdout) == []
 
 
+def test_a_release_of_a_token_leaves_alone_who_has_come_after_it(cli: Cli) -> None:
+    with cli.guard.hold(JOB, run_key=TICK) as lease:
+        asked = cli("release", JOB, "--reason", "it hung", "--token", str(lease.token - 1))
+        assert (asked.returncode, asked.stdout) == (0, f"{JOB}: nobody was running with token {lease.token - 1}\n")
+        lease.ensure_held()
+
+
 @pytest.mark.parametrize("options", [[], ["--reason", " "]])
 def test_a_release_without_a_reason_is_refused(cli: Cli, options: list[str]) -> None:
     with cli.guard.hold(JOB, run_key=TICK) as lease:

@@ -42,7 +42,7 @@ def test_every_file_of_the_package_is_in_it_and_nothing_else(installed: Path) ->
         return {str(file) for file in files if "__pycache__" not in file.parts}
 
     package = below(PROJECT / "plugins" / "airflow_exclusive")
-    assert {Path(name).suffix for name in package} == {".py", ".sql", ".lua", ".typed"}
+    assert {Path(name).suffix for name in package} == {".py", ".sql", ".lua", ".js", ".html", ".typed"}
     assert below(installed / "airflow_exclusive") == package
     assert {path.name.partition("-")[0] for path in installed.iterdir()} == {"airflow_exclusive"}
 

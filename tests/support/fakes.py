@@ -52,7 +52,7 @@ def done(**changes: Any) -> AlreadyDone:
 
 def row(status: str = "running", owner: str = "somebody") -> JobStatus:
     """What the status table has of a job whose latest attempt is the owner's."""
-    return JobStatus("backup_daily", status, None, "node-b", owner, 1, TICK, 1, 1, NOON, NOON, None, lapsed=False)
+    return JobStatus("backup_daily", status, None, "node-b", owner, 1, TICK, 1, 1, NOON, NOON, None, None, lapsed=False)
 
 
 CLAIMED = "claimed"
@@ -208,11 +208,11 @@ class FakeStatuses:
         self.calls("release")
         return attempt(job_name=job_name, owner=owner, outcome="released", error=reason)
 
-    def status(self, job_name: str | None) -> Sequence[JobStatus]:
+    def status(self, job_name: str | None, **_: Any) -> Sequence[JobStatus]:
         self.calls("status")
         return [self.rows.pop(0) if len(self.rows) > 1 else self.rows[0]] if self.rows else []
 
-    def history(self, job_name: str, run_key: str | None, limit: int) -> Sequence[Attempt]:
+    def history(self, job_name: str, run_key: str | None, limit: int, **_: Any) -> Sequence[Attempt]:
         return self.runs[:limit]
 
     def refusals(self, job_name: str, run_key: str | None, limit: int) -> Sequence[Refusal]:

@@ -665,6 +665,21 @@ def test_release_leaves_a_lock_alone_whose_attempt_has_begun_meanwhile() -> None
     assert asked.locks.holder == "successor"
 
 
+@pytest.mark.parametrize("rows", [[], [row("running", "successor")], [row("success", "successor")]], ids=str)
+def test_release_of_a_token_leaves_whoever_came_after_it_and_his_lock_alone(rows: list[JobStatus]) -> None:
+    asked = world()
+    asked.statuses.rows, asked.locks.holder = rows, "successor"
+    assert asked.guard.release(JOB, reason="too late", token=0) is None
+    assert (asked.calls.names, asked.locks.holder) == (["status"], "successor")
+
+
+def test_release_of_a_token_ends_its_attempt() -> None:
+    asked = world()
+    asked.statuses.rows, asked.locks.holder = [row(owner="somebody")], "somebody"
+    assert asked.guard.release(JOB, reason="node-b burns", token=asked.statuses.rows[0].fencing_token)
+    assert asked.locks.holder is None
+
+
 @pytest.mark.parametrize(("status", "ends"), [("running", True), ("success", False)])
 def test_release_counts_even_if_the_gate_does_not_answer(status: str, ends: bool) -> None:
     asked = world()

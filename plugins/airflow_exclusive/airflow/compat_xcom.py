@@ -12,6 +12,11 @@ CHOICE_KEY = "skipmixin_key"
 """The XCom by which the scheduler knows which of the tasks that follow an operator has skipped."""
 
 
+def xcom_of(ti_key: Any, key: str) -> Any:
+    """An XCom of another task instance, for a process that has Airflow 2's database."""
+    return import_module("airflow.models.xcom").XCom.get_value(key=key, ti_key=ti_key)
+
+
 def as_text(value: Any) -> str:
     """As Airflow writes an XCom; raises whatever it raises for what it can't write."""
     if AIRFLOW_V_3_0_PLUS:

@@ -31,6 +31,11 @@ def open_guard(redis_conn_id: str | None, postgres_conn_id: str | None) -> JobGu
     )
 
 
+def status_dsn() -> str:
+    """The address of the status database, by the default connection. Raises `InvalidSetting`."""
+    return postgres_dsn(_connection("postgres", config.postgres_conn_id()))
+
+
 async def async_redis_url(conn_id: str) -> str:
     """The gate's address, asked for in an event loop. Raises `InvalidSetting`."""
     connection, extra = await _async_connection("redis", conn_id)

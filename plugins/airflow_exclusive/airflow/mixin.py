@@ -9,7 +9,7 @@ from functools import wraps
 from inspect import signature
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from airflow_exclusive.airflow.answers import as_xcom, refuse_shared_key
+from airflow_exclusive.airflow.answers import XCOM_KEY, as_xcom, refuse_shared_key
 from airflow_exclusive.airflow.asker import default_job_name, default_run_key, source_of
 from airflow_exclusive.airflow.compat import (
     AIRFLOW_V_3_0_PLUS,
@@ -24,6 +24,7 @@ from airflow_exclusive.airflow.compat import (
 from airflow_exclusive.airflow.early_checks import checked_partial, checked_unless_template, is_known
 from airflow_exclusive.airflow.handover import handed
 from airflow_exclusive.airflow.late_fields import LeaseInTemplate, refuse_filters_of_lease, refuse_lease_in
+from airflow_exclusive.airflow.link import ExclusiveJobLink
 from airflow_exclusive.airflow.names_taken import THEIRS, own_parameters, taken, under_own_names, with_own_names
 from airflow_exclusive.airflow.orphan import output_outlives_supervisor
 from airflow_exclusive.airflow.results import ResultMissing, hand_over
@@ -45,7 +46,6 @@ if TYPE_CHECKING:
     from airflow_exclusive.core.admission import Admitted, AlreadyDone, Busy
 
 OWN_TEMPLATE_FIELDS = ("job_name", "run_key")
-XCOM_KEY = "exclusive"
 _FOREVER = float("inf")
 
 Seconds = float | timedelta | None
@@ -81,6 +81,8 @@ class ExclusiveMixin:
     """Of an empty operator Airflow's scheduler says itself that it is done."""
     exclusive_names: ClassVar[Mapping[str, str]] = {}
     """What those of our arguments, and attributes, are called whose name the operator has taken."""
+    exclusive_asked_for: str | None = None
+    """The job, once this process has asked."""
     wait_mode: WaitMode = "worker"
     exclusive_wait_mode_left_out = True  # for the checks of DAGs, which also ask about other deployments
     __work: Work | None = None
@@ -96,6 +98,7 @@ class ExclusiveMixin:
         _refuse_work_before(cls.__mro__[:own])
         if deps := reschedule_deps():
             cls.deps = cls.deps | deps  # type: ignore[attr-defined]
+        cls.operator_extra_links = _with_link(cls)  # type: ignore[attr-defined]
         cls.exclusive_names = taken(_OWN, cls.__mro__[own + 1 :])
         if cls.__init__ is ExclusiveMixin.__init__:
 
@@ -211,6 +214,7 @@ class ExclusiveMixin:
         run_key = check_run_key(self.exclusive_setting("run_key") if self.__has_run_key else default_run_key(context))
         for field, value in (("job_name", job_name), ("run_key", run_key)):
             refuse_lease_in(field, value)
+        self.exclusive_asked_for = job_name
         source = source_of(context)
         guard = open_guard(self.exclusive_setting("redis_conn_id"), self.exclusive_setting("postgres_conn_id"))
         answer: Admitted | Busy | AlreadyDone | None = None
@@ -391,6 +395,14 @@ def _check_keeps_lease(settings: Mapping[str, Any]) -> None:
         raise InvalidSetting("start_from_trigger", True, "it would begin without asking: set it to False")
     if settings.get("mode") == "reschedule":
         raise InvalidSetting("mode", "reschedule", "an exclusive sensor gives up its lease then: set mode='poke'")
+
+
+def _with_link(operator: type) -> Any:
+    """Its own links and that to its job; where a property finds its own, those alone, as nobody knows them before."""
+    links = operator.operator_extra_links  # type: ignore[attr-defined]
+    if isinstance(links, property) or any(isinstance(link, ExclusiveJobLink) for link in links):
+        return links
+    return (*links, ExclusiveJobLink())
 
 
 _OWN = signature(ExclusiveMixin).parameters.keys() - {"kwargs"}

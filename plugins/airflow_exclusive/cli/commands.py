@@ -261,21 +261,22 @@ def history(
 @cli.command()
 @click.argument("job")
 @click.option("--reason", required=True, help="Goes into the history")
+@click.option("--token", type=int, help="Only the attempt with this token, not one that has come after it")
 @_json
 @_stores
 @_errors_told
-def release(job: str, *, reason: str, as_json: bool, redis: str, postgres: str, schema: str) -> None:
+def release(job: str, *, reason: str, token: int | None, as_json: bool, redis: str, postgres: str, schema: str) -> None:
     """End the running attempt of JOB by hand; its runner is stopped when its keeper asks next."""
     from airflow_exclusive.cli.display import show_history
 
     if not reason.strip():
         raise InvalidSetting("--reason", reason, "must say why, for whoever reads the history")
     with _guard(redis, postgres, schema) as guard:
-        ended = guard.release(job, reason=reason)
+        ended = guard.release(job, reason=reason, token=token)
     if as_json or ended:
         show_history([ended] if ended else [], as_json)
     else:
-        click.echo(f"{job}: nobody was running")
+        click.echo(f"{job}: nobody was running" + ("" if token is None else f" with token {token}"))
 
 
 @cli.command()

@@ -171,13 +171,16 @@ class Guard:
         """Airflow has shown this tick as done for this try: if a person clears it from now on, it is to run again."""
         self.statuses.confirm(self._request(job_name, run_key, source, rerun=False))
 
-    def release(self, job_name: str, *, reason: str) -> Attempt | None:
+    def release(self, job_name: str, *, reason: str, token: int | None = None) -> Attempt | None:
         """End the running attempt by hand and free its lock; the runner is stopped when its keeper asks next.
 
+        token: end only the attempt that has this token, and leave alone whoever has come after it.
         Where nobody runs, what keeps the next one out is ended: `hold_at_least`, or a lock that was left behind.
         Gives the attempt that was ended, None where nobody ran. Whoever is admitted meanwhile keeps attempt and lock.
         """
         latest = next(iter(self.statuses.status(check_job_name(job_name))), None)
+        if token is not None and (latest is None or latest.fencing_token != token):
+            return None
         if latest is None or latest.owner is None:
             self._gate.free_left(job_name)
             return None
@@ -192,9 +195,11 @@ class Guard:
         """The job's row of the status table, or all rows by name."""
         return self.statuses.status(None if job_name is None else check_job_name(job_name))
 
-    def history(self, job_name: str, *, run_key: str | None = None, limit: int = 50) -> Sequence[Attempt]:
-        """The job's attempts, newest first."""
-        return self.statuses.history(*_asked_about(job_name, run_key), limit)
+    def history(
+        self, job_name: str, *, run_key: str | None = None, limit: int = 50, before: int | None = None
+    ) -> Sequence[Attempt]:
+        """The job's attempts, newest first; only those before the token `before`, if it is given."""
+        return self.statuses.history(*_asked_about(job_name, run_key), limit, before=before)
 
     def refusals(self, job_name: str, *, run_key: str | None = None, limit: int = 50) -> Sequence[Refusal]:
         """Who was told no, and why, newest first."""

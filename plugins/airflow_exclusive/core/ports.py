@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Protocol
 
@@ -38,8 +38,12 @@ class JobStatus:
     started_at: datetime | None
     heartbeat_at: datetime | None
     lease_expires_at: datetime | None
+    hold_until: datetime | None
+    """Nobody is admitted before that (`hold_at_least`); None where nothing is held back any more."""
     lapsed: bool
     """It says `running`, but its lease is over: the next one who asks takes over."""
+    source: Source = field(default_factory=Source)
+    """Where the attempt came from; empty where the ledger has forgotten it."""
 
 
 @dataclass(frozen=True)
@@ -132,9 +136,13 @@ class StatusStore(Protocol):
         """
         ...
 
-    def status(self, job_name: str | None) -> Sequence[JobStatus]: ...
+    def status(
+        self, job_name: str | None, *, search: str | None = None, after: str | None = None, limit: int | None = None
+    ) -> Sequence[JobStatus]: ...
 
-    def history(self, job_name: str, run_key: str | None, limit: int) -> Sequence[Attempt]: ...
+    def history(
+        self, job_name: str, run_key: str | None, limit: int, *, before: int | None = None
+    ) -> Sequence[Attempt]: ...
 
     def refusals(self, job_name: str, run_key: str | None, limit: int) -> Sequence[Refusal]: ...
 

@@ -178,6 +178,11 @@ def guarded_bash() -> None:
 
 
 @dag(schedule=None, start_date=START, catchup=False)
+def guarded_and_quick() -> None:
+    ExclusiveBashOperator(task_id="work", job_name="{{ dag_run.conf['job'] }}", bash_command="true", **QUICK)
+
+
+@dag(schedule=None, start_date=START, catchup=False)
 def guarded_bash_with_long_lease() -> None:
     ExclusiveBashOperator(
         task_id="work",
@@ -211,5 +216,6 @@ guarded_in_c_code()
 guarded_that_asks_airflow()
 guarded_on_small_disk()
 guarded_bash()
+guarded_and_quick()
 guarded_bash_with_long_lease()
 guarded_bash_with_timeout()

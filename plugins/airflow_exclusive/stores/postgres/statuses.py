@@ -7,7 +7,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import fields
 from datetime import datetime, timedelta, timezone
-from typing import Any
+from typing import Any, TypeVar
 
 from airflow_exclusive.core.admission import Attempt, Claim, Verdict, decide
 from airflow_exclusive.core.errors import InvalidSetting
@@ -22,6 +22,8 @@ _BRIEFLY = 2.0
 """What whoever asks can do without."""
 
 _UNSTORABLE = re.compile(r"[\x00\ud800-\udfff]")
+Row = TypeVar("Row", JobStatus, Refusal)
+
 _EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
 
 
@@ -88,16 +90,22 @@ class PostgresStatuses:
         rows = self._run("release", job_name=job_name, owner=owner, reason=recordable(reason))
         return Attempt.from_row(rows[0]) if rows else None
 
-    def status(self, job_name: str | None) -> Sequence[JobStatus]:
-        return [JobStatus(**row) for row in self._run("status", job_name=job_name)]
+    def status(
+        self, job_name: str | None, *, search: str | None = None, after: str | None = None, limit: int | None = None
+    ) -> Sequence[JobStatus]:
+        asked = {"search": search and recordable(search), "after": after and recordable(after)}
+        rows = self._run("status", job_name=job_name, limit=limit, **asked)
+        return [_with_source(JobStatus, row) for row in rows]
 
-    def history(self, job_name: str, run_key: str | None, limit: int) -> Sequence[Attempt]:
-        rows = self._run("history", job_name=job_name, run_key=run_key, limit=limit)
+    def history(
+        self, job_name: str, run_key: str | None, limit: int, *, before: int | None = None
+    ) -> Sequence[Attempt]:
+        rows = self._run("history", job_name=job_name, run_key=run_key, limit=limit, before=before)
         return [attempt for row in rows if (attempt := Attempt.from_row(row))]
 
     def refusals(self, job_name: str, run_key: str | None, limit: int) -> Sequence[Refusal]:
         rows = self._run("refusals", job_name=job_name, run_key=run_key, limit=limit)
-        return [_refusal(row) for row in rows]
+        return [_with_source(Refusal, row) for row in rows]
 
     def clock(self) -> float:
         (row,) = self.database.run("now", {"now": self.now}, retry_for=_BRIEFLY, answer_within=_BRIEFLY)
@@ -143,7 +151,7 @@ def _identity_of(claim: Claim) -> dict[str, Any]:
     return {"job_name": attempt.job_name, "owner": attempt.owner, "fencing_token": attempt.fencing_token}
 
 
-def _refusal(row: dict[str, Any]) -> Refusal:
-    source = Source(**{f.name: row[f.name] for f in fields(Source) if f.name in row})
-    plain = {f.name: row[f.name] for f in fields(Refusal) if f.name != "source"}
-    return Refusal(**plain, source=source)
+def _with_source(kind: type[Row], row: dict[str, Any]) -> Row:
+    """A row of `kind`, whose field `source` is spread over columns; they are null where there is no such attempt."""
+    source = Source(**{f.name: row[f.name] for f in fields(Source) if row.get(f.name) is not None})
+    return kind(**{f.name: row[f.name] for f in fields(kind) if f.name != "source"}, source=source)
