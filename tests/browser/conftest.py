@@ -29,7 +29,10 @@ expect.set_options(timeout=PATIENCE)
 
 @dataclass(frozen=True)
 class Ui:
-    """Airflow's UI at `url`, and how a browser becomes somebody with a role: admin, op or viewer."""
+    """Airflow's UI at `url`, and how a browser becomes somebody with a role: admin, op or viewer.
+
+    In Airflow 2 there is narrow as well, which may read the DAG `guarded_and_quick`, and no other.
+    """
 
     url: str
     log_in: Callable[[BrowserContext, str], None]
@@ -105,13 +108,17 @@ def _answers(url: str) -> bool | None:
 
 
 def _with_people(stack: Stack) -> Ui:
-    for role in ("op", "viewer"):
+    airflow = stack.airflow
+    airflow.cli("roles", "create", "Narrow")
+    airflow.cli("roles", "add-perms", "Narrow", "-a", "can_read", "-r", "DAG:guarded_and_quick")
+    airflow.cli("roles", "add-perms", "Narrow", "-a", "can_read", "-r", "Task Instances", "DAG Runs", "Website")
+    for role in ("op", "viewer", "narrow"):
         person = {"username": role, "role": role.title(), "email": f"{role}@localhost", "password": _PASSWORD}
         person |= {"firstname": role, "lastname": role}
-        stack.airflow.cli("users", "create", *(part for name, value in person.items() for part in (f"--{name}", value)))
-    url = stack.airflow.url
-    assert stack.airflow.login is not None
-    admin = stack.airflow.login
+        airflow.cli("users", "create", *(part for name, value in person.items() for part in (f"--{name}", value)))
+    url = airflow.url
+    assert airflow.login is not None
+    admin = airflow.login
 
     def log_in(context: BrowserContext, role: str) -> None:
         name, password = admin if role == "admin" else (role, _PASSWORD)

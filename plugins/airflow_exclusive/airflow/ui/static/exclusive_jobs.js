@@ -146,7 +146,7 @@ class JobList {
     const none = this.search.value ? "No job is called like that." : "No job has run yet, or none that you may see.";
     const columns = ["Job", "Status", "Tick", "Attempt", "Token", "Node", "From", "Started", "Lease until", "Last run"];
     const rows = jobs.map((job) => [
-      link(job.job_name, () => this.page.open(job.job_name)),
+      link(job.job_name, job.job_name, this.page),
       state(job),
       tick(job),
       number(job.attempt),
@@ -170,7 +170,7 @@ class OneJob {
     this.name = name;
     this.pages = 1;
     this.found = el("div", {}, el("p", { class: "quiet" }, "Loading…"));
-    const back = link("All exclusive jobs", () => page.open(null));
+    const back = link("All exclusive jobs", null, page);
     this.dialog = new ReleaseDialog(page, name);
     this.element = el("div", {}, el("p", {}, back), el("h2", {}, name), this.found, this.dialog.element);
   }
@@ -307,13 +307,19 @@ function table(label, columns, rows) {
   return el("table", { "aria-label": label }, el("thead", {}, el("tr", {}, ...head)), el("tbody", {}, ...body));
 }
 
-function link(text, go) {
-  const made = el("a", { href: "#", role: "link" }, text);
+/** To a job, or with null to all; in another tab where the visitor asks for one. */
+function link(text, job, page) {
+  const made = el("a", { href: addressOf(job) }, text);
   made.addEventListener("click", (event) => {
+    if (event.ctrlKey || event.metaKey || event.shiftKey) return;
     event.preventDefault();
-    go();
+    page.open(job);
   });
   return made;
+}
+
+function addressOf(job) {
+  return job === null ? location.pathname : `${location.pathname}?${new URLSearchParams({ job })}`;
 }
 
 function more(view) {
@@ -370,7 +376,7 @@ export function mountInPage(root) {
     api: root.dataset.api,
     headers: { "X-CSRFToken": root.dataset.csrf },
     open(job) {
-      history.pushState(null, "", job === null ? location.pathname : `?${new URLSearchParams({ job })}`);
+      history.pushState(null, "", addressOf(job));
       page.show(job);
     },
   });
