@@ -168,6 +168,24 @@ def test_a_release_is_recorded_with_whose_attempt_it_was(site: Site) -> None:
     lease._keeper.stop()
 
 
+def test_a_release_that_the_audit_log_cannot_take_is_told_and_in_the_history(site: Site) -> None:
+    admission = site.guard.admit("job", source=of_dag("mine"), settings=LeaseSettings(on_lease_lost="warn"))
+    assert isinstance(admission, Admitted)
+    reports = site.seen_by(reads={"mine"}, changes={"mine"})
+
+    def fails(*_: Any) -> None:
+        raise OSError("the metadata database is away")
+
+    reports.record = fails
+    status, text = answered(lambda: reports.release("job", admission.lease.token, "it hangs"))
+    assert (status, "database is away" in json.loads(text)["error"]) == (500, True)
+    assert (site.guard.history("job")[0].outcome, site.guard.history("job")[0].error) == (
+        "released",
+        "it hangs (ann, in the UI of here)",
+    )
+    admission.lease._keeper.stop()
+
+
 def test_nothing_is_recorded_of_an_attempt_that_ended_meanwhile(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     admission = site.guard.admit("job", source=of_dag("mine"))
     assert isinstance(admission, Admitted)

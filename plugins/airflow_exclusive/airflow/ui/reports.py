@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
@@ -17,6 +18,8 @@ from airflow_exclusive.core.names import check_job_name
 from airflow_exclusive.core.ports import JobStatus, Refusal
 from airflow_exclusive.stores.postgres.database import Database
 from airflow_exclusive.stores.postgres.statuses import PostgresStatuses
+
+log = logging.getLogger(__name__)
 
 Method = Literal["GET", "PUT"]
 Row = TypeVar("Row", JobStatus, Attempt, Refusal)
@@ -120,7 +123,11 @@ class Reports:
             ended = guard.release(job_name, reason=reason, token=token)
         if latest.status == "running" and ended is None:
             raise Refused(409, f"the attempt with token {token} has ended meanwhile: look again")
-        self.record(self.visitor.name, attempt, reason)
+        try:
+            self.record(self.visitor.name, attempt, reason)
+        except Exception as error:
+            log.exception("%s, token %s, is released by %s, which is in its history only", job_name, token, reason)
+            raise Refused(500, f"it is released, as its history says, but not in the audit log: {error}") from error
         return {"released": token}
 
     def _readable(self, rows: Sequence[Row]) -> list[Row]:

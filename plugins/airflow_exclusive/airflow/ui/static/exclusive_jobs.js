@@ -9,6 +9,7 @@
  */
 
 const EVERY = 5000; // milliseconds
+const AFTER_ERROR = 15000; // while a server is away, each question holds up a thread of the web server
 const ANSWER_WITHIN = 30000;
 const LONGEST_REASON = 1000;
 
@@ -79,6 +80,7 @@ class Page {
   async refresh() {
     const view = this.view;
     const turn = (view.turn = (view.turn ?? 0) + 1);
+    let pause = EVERY;
     const isLate = () => this.gone || view !== this.view || turn !== view.turn;
     clearTimeout(this.timer);
     try {
@@ -91,8 +93,9 @@ class Page {
     } catch (error) {
       if (isLate()) return;
       this.say(error.message);
+      pause = AFTER_ERROR;
     }
-    this.timer = setTimeout(() => this.refresh(), EVERY);
+    this.timer = setTimeout(() => this.refresh(), pause);
   }
 
   say(text) {

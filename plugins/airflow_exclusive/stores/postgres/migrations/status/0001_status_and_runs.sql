@@ -86,5 +86,5 @@ CREATE TABLE {schema}.scheduled_job_refusal (
 COMMENT ON TABLE {schema}.scheduled_job_refusal IS
     'Final refusals: busy and done at admission, stale for a write of an attempt that had ended, withdrawn by the asker';
 
-CREATE INDEX scheduled_job_refusal_by_tick ON {schema}.scheduled_job_refusal (job_name, run_key, refused_at);
+CREATE INDEX scheduled_job_refusal_by_job ON {schema}.scheduled_job_refusal (job_name, refused_at, id);
 CREATE UNIQUE INDEX scheduled_job_refusal_once ON {schema}.scheduled_job_refusal (owner, reason, md5(detail));
