@@ -335,7 +335,7 @@ def test_a_login_that_cannot_work_is_told_at_once(database: str, wrong: dict[str
     unreachable = Database(make_conninfo(database, password="secret", **wrong))
     began = time.monotonic()
     with pytest.raises(StoreMisconfigured, match="can't log in") as failed:
-        unreachable.run("status", {"job_name": None, "now": None})
+        unreachable.run("now", {"now": None})
     assert time.monotonic() - began < 2
     assert "secret" not in str(failed.value)
 
@@ -389,14 +389,14 @@ def test_a_claim_whose_reply_was_lost_is_found_again(ledger: Ledger, lost: list[
 def test_who_has_no_time_for_another_try_makes_none(database: str) -> None:
     hasty = Database(database, retry_for=0.0)
     with pytest.raises(StoreUnavailable):
-        hasty.run("status", {"job_name": None, "now": None})
+        hasty.run("now", {"now": None})
     hasty.close()
 
 
 @pytest.mark.usefixtures("lost")
 def test_who_is_told_to_be_patient_tries_again(database: str) -> None:
     hasty = Database(database, retry_for=0.0)
-    assert hasty.run("status", {"job_name": None, "now": None}, retry_for=10) == []
+    assert hasty.run("now", {"now": None}, retry_for=10)
     hasty.close()
 
 

@@ -207,10 +207,10 @@ def struck(*names: str) -> Callable[[T], T]:
 
 
 @contextmanager
-def blocked(dsn: str, table: str) -> Iterator[psycopg.Connection]:
-    """Nobody else gets at the table until the rollback."""
+def blocked(dsn: str, table: str, mode: str = "ACCESS EXCLUSIVE") -> Iterator[psycopg.Connection]:
+    """Nobody else gets at the table until the rollback; in mode EXCLUSIVE nobody changes it."""
     with psycopg.connect(dsn) as conn:
-        conn.execute(f"LOCK TABLE exclusive.{table} IN ACCESS EXCLUSIVE MODE".encode())
+        conn.execute(f"LOCK TABLE exclusive.{table} IN {mode} MODE".encode())
         yield conn
         conn.rollback()
 
@@ -539,7 +539,7 @@ def test_a_release_by_hand_that_is_struck_halfway_is_made_as_a_whole(
         runner = other.admit(JOB, run_key=TICK, settings=settings(60))
         assert isinstance(runner, Admitted)
         person = threading.Thread(target=lambda: told.append(guard.release(JOB, reason="node-a burns")))
-        with blocked(node.postgres, TABLE[name]):  # the job's row can be changed, its attempt can't
+        with blocked(node.postgres, TABLE[name], "EXCLUSIVE"):  # the job's row can be changed, its attempt read only
             person.start()
             strike(node.postgres, name, how)
         person.join(30)
