@@ -89,11 +89,11 @@ class JobFrozen(Fault[TwoNodes]):
         say(end)
 
     def _end_of(self, job: psutil.Process) -> str | None:
-        """What stopped it: the ledger, or its own watch over its lease, whichever comes first."""
+        """What stopped it: the ledger, or its own watch over its lease (or its supervisor), whichever comes first."""
         ended = not runs(job)
         if stale := self.refusals("stale"):
             return f"refused: {stale[-1].detail}"
-        return "it ended itself, since its lease was over, before it had written anything" if ended else None
+        return "it was ended, as its lease was over, before the ledger had anything to refuse" if ended else None
 
 
 class LockServerFlushed(Fault[TwoNodes]):
